@@ -1,0 +1,135 @@
+//! dhow: a container engine in one static binary. This page is the map of the house.
+//!
+//! ```text
+//! 8 lib.rs       start-up: hidden roles, Host::probe, cli::main, the one error printer, the exit code
+//! 7 cli/         argv <-> text. One file per verb: flags -> Options, one call, render. Alone prints
+//! 5 engine/      the container verbs: create start run stop exec rm wait logs inspect. Takes Options, returns data
+//! 4 image/       archives <-> store: import, load, save, inspect, history
+//! 3 spec/        image config + options + host -> oci::runtime::Spec; pure; golden-tested
+//! 4 supervisor/  the process that outlives the command: stdio, log, exit code, teardown
+//! 3 runtime/     bundle -> process: create start exec (runc's job); init is the child. Knows no images, no names
+//! 3 store/       all state on disk: blob, layer, image names, container, lock, gc
+//! 3 userns.rs    entering the user name space
+//! 2 host.rs      facts read once at start
+//! 1 fs.rs        file operations whose errors name the path
+//! 0 sys/ oci/ dockerfile/ event.rs error.rs quantity.rs
+//! ```
+//!
+//! A module names only modules on lower floors; `imports_point_down` below keeps it so.
+//!
+//! # Files on disk
+//!
+//! | path under DATA | owner | what |
+//! | --- | --- | --- |
+//! | `blobs/sha256/HEX` | `store::blob` | manifests, configs, compressed layers: immutable, verified when written |
+//! | `layers/HEX/` | `store::layer` | one unpacked layer, named by its diff id |
+//! | `layers/CHAIN.dirs/` | `store::layer` | directories that a layer only implies, with what the layers beneath say of them |
+//! | `images/` | `store::image` | one small file a name: reference -> manifest digest |
+//! | `containers/ID/` | `store::container` | an OCI bundle: config.json, the record, upper, log, exit code |
+//! | `names/NAME` | `store::container` | symlink to the id: symlink(2) is the claim |
+//! | `ephemeral/ID` | `store::container` | marks a container that is to go when it ends |
+//! | `tmp/` | `store::draft` | what is being made; swept by whoever finds its lock free |
+//!
+//! DATA is /var/lib/dhow, or ~/.local/share/dhow for a user. There is no run directory: what is true only for this boot
+//! is true only while a lock is held, and locks do not survive a boot. So cron, su, ssh and a desktop session, whatever
+//! their XDG_RUNTIME_DIR, see the same containers.
+//!
+//! # Processes
+//!
+//! `dhow run` -> supervisor -> init. The supervisor is pid 1 of a pid name space of its own, in which the container's pid
+//! name space is nested: however the supervisor ends, the kernel then ends everything in the container. A parent-death
+//! signal would not do, because a set-uid program, or one that calls setuid(2), loses it.
+//!
+//! # Ladders
+//!
+//! What a machine, or the container around us, refuses is replaced by the next best, found by trying.
+//!
+//! - The root (`store::rootfs`): overlay; overlay with its changes in memory, for a container that is thrown away; a copy of
+//!   the layers. A host directory that has mounts beneath it is, for a user, put together piece by piece.
+//! - Isolation (`supervisor::spawn`): name spaces and mounts; chroot(2) into a copy, with one line that says so, or an
+//!   error under `--isolation full`. In between, /proc and /sys are bound where fresh ones are refused, devices where
+//!   mknod(2) is, and the root is moved where pivot_root(2) is.
+
+pub mod dockerfile;
+pub mod error;
+pub mod event;
+pub mod fs;
+pub mod host;
+pub mod oci;
+pub mod quantity;
+pub mod runtime;
+pub mod spec;
+pub mod sys;
+pub mod userns;
+
+#[cfg(test)]
+mod tests {
+    use crate::fs;
+    use std::path::Path;
+
+    /// The floor of each room; a file not named here is a mistake.
+    const FLOORS: &[(&str, u32)] = &[
+        ("error", 0),
+        ("event", 0),
+        ("sys", 0),
+        ("oci", 0),
+        ("quantity", 0),
+        ("dockerfile", 0),
+        ("fs", 1),
+        ("host", 2),
+        ("userns", 3),
+        ("runtime", 3),
+        ("network", 3),
+        ("store", 3),
+        ("image", 4),
+        ("spec", 3),
+        ("supervisor", 4),
+        ("engine", 5),
+        ("cli", 7),
+        ("lib", 8),
+        ("main", 9),
+    ];
+
+    fn floor(room: &str) -> u32 {
+        FLOORS.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("no floor for {room}")).1
+    }
+
+    fn check_file(path: &Path, room: &str, wrong: &mut Vec<String>) {
+        // Floors 0-2 hold several small rooms that may lean on `error`, `event` and, for host and userns, each other.
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.lines().take_while(|l| !l.starts_with("#[cfg(test)]"));
+        for (n, line) in code.enumerate().filter(|(_, l)| !l.trim_start().starts_with("//")) {
+            for named in line.split("crate::").skip(1) {
+                let other: String = named.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let known = FLOORS.iter().any(|(name, _)| *name == other);
+                let allowed = other == room || other == "error" || !known || floor(&other) < floor(room);
+                if !allowed {
+                    wrong.push(format!("{}:{}: {room} names {other}", path.display(), n + 1));
+                }
+            }
+        }
+    }
+
+    fn check_dir(dir: &Path, room: Option<&str>, wrong: &mut Vec<String>) {
+        for name in fs::read_dir(dir).unwrap() {
+            let path = dir.join(&name);
+            let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let room = room.unwrap_or(&stem);
+            if path.is_dir() && stem != "tests" {
+                check_dir(&path, Some(room), wrong);
+            } else if stem == "tests" {
+                // Tests may look down from anywhere: they are no part of the house.
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                floor(room);
+                check_file(&path, room, wrong);
+            }
+        }
+    }
+
+    #[test]
+    fn imports_point_down() {
+        let mut wrong = Vec::new();
+        check_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), None, &mut wrong);
+        assert!(wrong.is_empty(), "imports that point up or sideways:\n{}", wrong.join("\n"));
+    }
+}

@@ -1,0 +1,213 @@
+//! Image references as docker reads them: `[registry/]repository[:tag][@digest]`.
+//! Source: distribution/reference grammar; the first component is a registry if it holds a `.` or `:` or is `localhost`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Digest;
+
+/// A parsed reference, with docker's defaults filled in except the tag.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Reference {
+    /// Host and port: `docker.io`, `localhost:5000`.
+    pub registry: String,
+    /// Path in the registry: `library/busybox`.
+    pub repository: String,
+    /// The tag as typed; `None` if there was none.
+    pub tag: Option<String>,
+    /// The digest as typed.
+    pub digest: Option<Digest>,
+}
+
+/// Why a text is not a reference.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} is not an image reference: {why}")]
+pub struct InvalidReference {
+    text: String,
+    why: &'static str,
+}
+
+impl Reference {
+    /// The tag, `latest` where neither tag nor digest was given.
+    pub fn tag_or_latest(&self) -> Option<&str> {
+        match (&self.tag, &self.digest) {
+            (Some(tag), _) => Some(tag),
+            (None, Some(_)) => None,
+            (None, None) => Some("latest"),
+        }
+    }
+
+    /// The same with `latest` written out where neither tag nor digest was given.
+    pub fn with_default_tag(mut self) -> Reference {
+        self.tag = self.tag_or_latest().map(str::to_owned);
+        self
+    }
+
+    /// The repository as a person writes it: without `docker.io/` and `library/`.
+    pub fn familiar_repository(&self) -> String {
+        if self.registry != "docker.io" {
+            return format!("{}/{}", self.registry, self.repository);
+        }
+        self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned()
+    }
+
+    /// The whole reference as a person writes it.
+    pub fn familiar(&self) -> String {
+        self.with_name(self.familiar_repository())
+    }
+
+    fn with_name(&self, mut text: String) -> String {
+        if let Some(tag) = &self.tag {
+            text.push(':');
+            text.push_str(tag);
+        }
+        if let Some(digest) = &self.digest {
+            text.push('@');
+            text.push_str(&digest.to_string());
+        }
+        text
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.with_name(format!("{}/{}", self.registry, self.repository)))
+    }
+}
+
+impl FromStr for Reference {
+    type Err = InvalidReference;
+
+    fn from_str(text: &str) -> Result<Reference, InvalidReference> {
+        let bad = |why| InvalidReference { text: text.to_owned(), why };
+        if text.is_empty() {
+            return Err(bad("it is empty"));
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => {
+                (rest, Some(digest.parse().map_err(|_| bad("a digest is sha256: and 64 hex digits"))?))
+            }
+            None => (text, None),
+        };
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        if tag.is_some_and(|t| !is_tag(t)) {
+            return Err(bad(
+                "a tag is up to 128 letters, digits, '_', '.', '-', and does not start with '.' or '-'",
+            ));
+        }
+        let (registry, path) = match name.split_once('/') {
+            Some((host, path)) if is_registry(host) => (host, path),
+            _ => ("docker.io", name),
+        };
+        let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+        let is_hub_short = registry == "docker.io" && !path.contains('/');
+        let repository = if is_hub_short { format!("library/{path}") } else { path.to_owned() };
+        if path.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(bad("the repository name must be lower case"));
+        }
+        if !is_host(registry) {
+            return Err(bad("the registry is not a host name with an optional port"));
+        }
+        if path.len() == 64 && path.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(bad("a name of 64 hex digits would be taken for an id"));
+        }
+        if repository.len() > 255 || !repository.split('/').all(is_component) {
+            return Err(bad(
+                "a repository name is made of lower-case letters, digits and single '.', '_', '-' between them",
+            ));
+        }
+        Ok(Reference { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest })
+    }
+}
+
+/// Whether the first component of a name is a registry, and not the first part of a path on Docker Hub.
+fn is_registry(component: &str) -> bool {
+    component == "localhost"
+        || component.contains(['.', ':'])
+        || component.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
+        Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
+        Some(_) => return false,
+        None => match host.find(':') {
+            Some(at) => host.split_at(at),
+            None => (host, ""),
+        },
+    };
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    let port_ok = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
+    name.split('.').all(label) && port_ok
+}
+
+/// One path component: alphanumeric runs joined by `.`, `_`, `__` or any number of `-`.
+fn is_component(component: &str) -> bool {
+    let is_alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = component.as_bytes();
+    if !bytes.first().is_some_and(|b| is_alnum(*b)) || !bytes.last().is_some_and(|b| is_alnum(*b)) {
+        return false;
+    }
+    component
+        .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
+}
+
+fn is_tag(tag: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let bytes = tag.as_bytes();
+    !bytes.is_empty()
+        && bytes.len() <= 128
+        && word(bytes[0])
+        && bytes.iter().all(|b| word(*b) || *b == b'.' || *b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_read_as_docker_reads_them() {
+        let check = |text: &str, full: &str, familiar: &str| {
+            let r: Reference = text.parse().unwrap();
+            assert_eq!((r.to_string().as_str(), r.familiar().as_str()), (full, familiar), "{text}");
+            assert_eq!(r.familiar().parse::<Reference>().unwrap(), r);
+        };
+        check("busybox", "docker.io/library/busybox", "busybox");
+        check("a/b:1", "docker.io/a/b:1", "a/b:1");
+        check("localhost/b", "localhost/b", "localhost/b");
+        check("reg:5000/b/c:v1.0-x_y", "reg:5000/b/c:v1.0-x_y", "reg:5000/b/c:v1.0-x_y");
+        check("index.docker.io/library/a", "docker.io/library/a", "a");
+        check("127.0.0.1:5000/a__b--c.d", "127.0.0.1:5000/a__b--c.d", "127.0.0.1:5000/a__b--c.d");
+        check("[::1]:5000/a", "[::1]:5000/a", "[::1]:5000/a");
+    }
+
+    #[test]
+    fn bad_references_say_why() {
+        let check = |text: &str, why: &str| {
+            let error = text.parse::<Reference>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        };
+        check("", "empty");
+        check("Busybox", "lower case");
+        check("a/B:1", "lower case");
+        check("a:", "a tag is");
+        check("a:-x", "a tag is");
+        check("a@sha256:12", "a digest is");
+        check("a//b", "repository name is");
+        check("a..b", "repository name is");
+        check("-a", "repository name is");
+        check("../etc", "registry");
+        check(&"a".repeat(64), "id");
+        check("a\0b", "repository name is");
+    }
+}

@@ -1,0 +1,141 @@
+//! The parent's side of making a container: clone, cgroup, and climbing the sync ladder.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+
+use super::process::reap;
+use super::sync::{self, Message, Socket};
+use super::{Bundle, CreateOptions, Isolation, Stdio, init};
+use crate::error::ResultExt;
+use crate::oci::runtime::{LinuxNamespaceType, Spec};
+use crate::sys::process::{self, Forked};
+
+/// A container that is set up and waits for `start`, or runs.
+#[derive(Debug)]
+pub struct Init {
+    /// Its pid in our pid name space.
+    pub pid: i32,
+    /// Its stable handle.
+    pub pidfd: OwnedFd,
+    /// The master of its pty, if it has a terminal.
+    pub console: Option<OwnedFd>,
+    /// The listener of its emulation filter, if it has one.
+    pub listener: Option<OwnedFd>,
+    waiter: Option<Waiter>,
+    socket: Socket,
+}
+
+/// The parent of a process that is not our own child; it is our child, and ends with the exit code of the process.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub pidfd: OwnedFd,
+    /// What tells it, by being closed, that we are gone.
+    pub _life: OwnedFd,
+}
+
+/// Makes the container and returns when it waits for `start`. `cgroup_v2` is the cgroup to be born in, where there is one.
+pub fn create(
+    bundle: &Bundle<'_>,
+    stdio: Stdio,
+    options: &CreateOptions,
+    cgroup_v2: Option<BorrowedFd<'_>>,
+) -> Result<Init> {
+    let (ours, theirs) = sync::pair()?;
+    let flags = match options.isolation {
+        Isolation::Full => clone_flags(bundle.spec),
+        Isolation::Chroot => 0,
+    };
+    let forked = process::fork(flags, cgroup_v2).context("cannot make the container's name spaces").hint(
+        "this machine may forbid them: look at /proc/sys/user/max_*_namespaces, or at the sandbox that dhow runs in",
+    )?;
+    let (pid, pidfd) = match forked {
+        Forked::Child => {
+            drop(ours);
+            let error = init::run(bundle, stdio, options, &theirs);
+            theirs.send_error(&error);
+            process::exit_now(error_code(&error));
+        }
+        Forked::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(theirs);
+    drop(stdio);
+    Init { pid, pidfd, console: None, listener: None, waiter: None, socket: ours }.climb()
+}
+
+impl Init {
+    /// A process that somebody else cloned for us and waits for; returns when it waits for `start`.
+    pub(super) fn adopt(pid: i32, pidfd: OwnedFd, waiter: Waiter, socket: Socket) -> Result<Init> {
+        Init { pid, pidfd, console: None, listener: None, waiter: Some(waiter), socket }.climb()
+    }
+
+    /// Our child that ends with the exit code: the process itself, or who waits for it.
+    pub fn child(&self) -> BorrowedFd<'_> {
+        self.waiter.as_ref().map_or(&self.pidfd, |w| &w.pidfd).as_fd()
+    }
+
+    /// Waits for its end and reaps it; its exit code, 128+n after signal n.
+    pub fn wait(&self) -> Result<i32> {
+        reap(self.child())
+    }
+
+    fn climb(mut self) -> Result<Init> {
+        if let Err(error) = self.receive_rungs() {
+            self.discard();
+            return Err(error);
+        }
+        Ok(self)
+    }
+
+    /// Receives up to `Ready`.
+    fn receive_rungs(&mut self) -> Result<()> {
+        loop {
+            match self.socket.receive()? {
+                Some((Message::Console, fd)) => self.console = fd,
+                Some((Message::Listener, fd)) => self.listener = fd,
+                Some((Message::Ready, _)) => return Ok(()),
+                Some((Message::Failed(failure), _)) => return Err(failure.into_error()),
+                Some((other, _)) => bail!("cannot start: unexpected {other:?}"),
+                None => bail!("cannot start: the container's init ended before it was set up"),
+            }
+        }
+    }
+
+    /// Lets the program run; returns when it does, or with the reason why it cannot (126, 127).
+    ///
+    /// Calls that are emulated already come in between, so `serve` must answer the listener, if there is one, until the
+    /// descriptor that it is given, our end of the ladder, can be read.
+    pub fn start(&self, serve: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+        self.socket.send(&Message::Start, None)?;
+        serve(self.socket.as_fd())?;
+        match self.socket.receive()? {
+            None => Ok(()),
+            Some((Message::Failed(failure), _)) => {
+                self.discard();
+                Err(failure.into_error())
+            }
+            Some((other, _)) => bail!("cannot start: unexpected {other:?}"),
+        }
+    }
+
+    /// Kills and reaps an init that is not to run.
+    fn discard(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        let _ = self.wait();
+    }
+}
+
+/// Exit code of a child that failed; the message says more.
+pub(super) fn error_code(error: &anyhow::Error) -> i32 {
+    i32::from(crate::error::exit_code(error))
+}
+
+/// The name spaces to be born in. The cgroup one is entered later, when the cgroup is joined, and those with a path
+/// are joined by the child.
+fn clone_flags(spec: &Spec) -> u64 {
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().clone()).unwrap_or_default();
+    namespaces
+        .iter()
+        .filter(|n| n.path().is_none() && n.typ() != LinuxNamespaceType::Cgroup)
+        .fold(0, |flags, n| flags | n.typ() as u64)
+}

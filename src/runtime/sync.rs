@@ -1,0 +1,165 @@
+//! The sync ladder between `create`/`exec` and the process that becomes the container's program.
+//!
+//! ```text
+//! parent                          child
+//!   (clone)
+//!             <--  Forked + pidfd            only in exec: the intermediate process tells whom it made
+//!             <--  Console + descriptor      only with a terminal
+//!             <--  Listener + descriptor     only with an emulation filter
+//!             <--  Ready                     all is set up; the child waits
+//!   Start     -->
+//!             <--  end of file               execve(2) closed the child's end: the program runs
+//!             <--  Failed                    or, at any step, why it cannot
+//! ```
+//! One message is one packet, so neither side ever reads a half one.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{self, ExitWith, Hint};
+
+/// The rungs, in the order of the ladder.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub enum Message {
+    /// The intermediate process of an exec: the pid (in our name space) of the process to be; its pidfd comes along.
+    Forked(i32),
+    /// Child: the pty's master comes along.
+    Console,
+    /// Child: the seccomp listener comes along.
+    Listener,
+    /// Child: set up; waiting for `Start`.
+    Ready,
+    /// Parent: exec now.
+    Start,
+    /// Child: why it cannot go on.
+    Failed(Failure),
+}
+
+/// An error on its way to another process.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Failure {
+    /// The chain of causes.
+    text: String,
+    /// Advice, if any.
+    hint: Option<String>,
+    /// Exit code: 125, 126 or 127.
+    code: u8,
+}
+
+/// One end of the ladder.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Socket {
+        Socket(fd)
+    }
+}
+
+/// Two connected ends, close-on-exec.
+pub fn pair() -> Result<(Socket, Socket)> {
+    let (a, b) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .context("cannot make a socket pair")?;
+    Ok((Socket(a), Socket(b)))
+}
+
+impl Socket {
+    /// Sends one message, with a descriptor if there is one.
+    pub fn send<M: Serialize>(&self, message: &M, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let bytes = serde_json::to_vec(message).context("cannot encode a message")?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
+        rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)
+            .context("cannot send to the other process")?;
+        Ok(())
+    }
+
+    /// Receives one message and the descriptor that came along; `None` at the end of file.
+    pub fn receive<M: DeserializeOwned>(&self) -> Result<Option<(M, Option<OwnedFd>)>> {
+        let mut bytes = vec![0; 64 * 1024];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            match rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                other => break other.context("cannot receive from the other process")?.bytes,
+            }
+        };
+        if received == 0 {
+            return Ok(None);
+        }
+        let fd = control.drain().find_map(|m| match m {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        let message = serde_json::from_slice(&bytes[..received]).context("cannot read a message")?;
+        Ok(Some((message, fd)))
+    }
+
+    /// Receives exactly this message, as the child does.
+    pub fn expect(&self, wanted: &Message) -> Result<()> {
+        match self.receive::<Message>()? {
+            Some((got, _)) if got == *wanted => Ok(()),
+            Some((got, _)) => bail!("cannot start: {wanted:?} was due, {got:?} came"),
+            None => bail!("cannot start: the other side went away"),
+        }
+    }
+
+    /// Sends an error up; if even that fails, there is nobody left to tell.
+    pub fn send_error(&self, error: &anyhow::Error) {
+        let _ = self.send(&Message::Failed(Failure::of(error)), None);
+    }
+}
+
+/// A message must fit one packet, and an error may name what a hostile image made a megabyte long.
+const MAX_TEXT: usize = 4096;
+
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push_str("...");
+    }
+    text
+}
+
+impl Failure {
+    /// The error as it travels.
+    pub fn of(error: &anyhow::Error) -> Failure {
+        Failure {
+            text: bounded(error::chain(error)),
+            hint: error.downcast_ref::<Hint>().map(|h| h.0.clone()),
+            code: error::exit_code(error),
+        }
+    }
+
+    /// The error again, with its riders.
+    pub fn into_error(self) -> anyhow::Error {
+        let error = anyhow!(self.text).context(ExitWith(self.code));
+        match self.hint {
+            Some(hint) => error.context(Hint(hint)),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Image config + options + facts -> the OCI runtime spec. Pure: nothing is opened here.
+
+pub mod capabilities;
+mod mounts;
+pub mod options;
+mod process;
+mod resources;
+pub mod seccomp;
+pub mod user;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::oci::image::ImageConfiguration;
+use crate::oci::runtime::{
+    Capabilities, Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+    LinuxSeccomp, RootBuilder, Spec, SpecBuilder, get_default_maskedpaths, get_default_readonly_paths,
+};
+pub use options::Options;
+use options::{Network, Seccomp};
+
+/// What the machine contributes.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The bundle: hosts, hostname and resolv.conf lie there.
+    pub dir: &'a Path,
+    /// Capabilities that can be given.
+    pub capabilities: Capabilities,
+    /// Whether we are root of the machine, and so the one to guard its devices.
+    pub guards_devices: bool,
+    /// Devices that were asked for, looked up on the host; with `privileged` all of them.
+    pub devices: Vec<crate::oci::runtime::LinuxDevice>,
+    /// Devices that are bound, not made: path on the host, path in the container.
+    pub device_binds: Vec<(std::path::PathBuf, std::path::PathBuf)>,
+    /// The machine's name.
+    pub host_name: String,
+}
+
+/// Builds the spec. The user stays root here: names can only be looked up once the root is mounted.
+pub fn build(image: Option<&ImageConfiguration>, options: &Options, facts: &Facts<'_>) -> Result<Spec> {
+    let caps =
+        capabilities::choose(&options.cap_add, &options.cap_drop, options.privileged, &facts.capabilities)?;
+    let seccomp = choose_seccomp(options, &caps)?;
+    let hostname = hostname(options, facts);
+    let root = RootBuilder::default().path("merged").readonly(options.read_only).build()?;
+    let mut spec = SpecBuilder::default()
+        .version("1.2.0")
+        .root(root)
+        .hostname(hostname.clone())
+        .process(process::build(image, options, &hostname, caps)?)
+        .mounts(mounts::build(options, facts))
+        .linux(linux(options, facts, seccomp)?)
+        .build()
+        .context("cannot build the container's spec")?;
+    if let Some(name) = &options.domainname {
+        spec.set_domainname(Some(name.clone()));
+    }
+    Ok(spec)
+}
+
+/// What /etc/hostname will say.
+pub fn hostname(options: &Options, facts: &Facts<'_>) -> String {
+    match (&options.hostname, options.network) {
+        (Some(name), _) => name.clone(),
+        (None, Network::Host) => facts.host_name.clone(),
+        (None, Network::None) => facts.id[..12].to_owned(),
+    }
+}
+
+fn choose_seccomp(options: &Options, caps: &Capabilities) -> Result<Option<LinuxSeccomp>> {
+    Ok(match &options.seccomp {
+        _ if options.privileged => None,
+        Seccomp::Unconfined => None,
+        Seccomp::Default => Some(seccomp::default_profile(caps)),
+        Seccomp::Profile { path, text } => {
+            Some(seccomp::from_text(text, caps).with_context(|| format!("cannot use {path}"))?)
+        }
+    })
+}
+
+fn linux(options: &Options, facts: &Facts<'_>, seccomp: Option<LinuxSeccomp>) -> Result<Linux> {
+    let unmasked = options.privileged || options.unmask;
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces(options)?)
+        .cgroups_path(format!("dhow/{}", facts.id))
+        .resources(resources::build(options, facts)?)
+        .devices(facts.devices.clone())
+        .masked_paths(if unmasked { Vec::new() } else { masked_paths() })
+        .readonly_paths(if unmasked { Vec::new() } else { get_default_readonly_paths() })
+        .sysctl(options.sysctls.clone().into_iter().collect::<std::collections::HashMap<_, _>>())
+        .build()?;
+    linux.set_seccomp(seccomp);
+    Ok(linux)
+}
+
+fn namespaces(options: &Options) -> Result<Vec<LinuxNamespace>> {
+    let mut kinds = vec![
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Cgroup,
+    ];
+    if options.network == Network::None {
+        kinds.push(LinuxNamespaceType::Network);
+    }
+    kinds.into_iter().map(|k| Ok(LinuxNamespaceBuilder::default().typ(k).build()?)).collect()
+}
+
+/// Docker hides these; the crate's list lacks the newer ones.
+fn masked_paths() -> Vec<String> {
+    let mut paths = get_default_maskedpaths();
+    for path in [
+        "/proc/interrupts",
+        "/sys/devices/virtual/powercap",
+        "/proc/asound",
+        "/proc/acpi",
+        "/proc/latency_stats",
+    ] {
+        if !paths.iter().any(|p| p == path) {
+            paths.push(path.to_owned());
+        }
+    }
+    paths
+}

@@ -1,0 +1,171 @@
+//! What a container is asked to be: flags after parsing, before they meet image and host. Plain data, kept in the record.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that `run` and `create` can ask for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// Replaces the image's command.
+    pub command: Vec<String>,
+    /// Replaces the image's entrypoint; `Some(vec![])` takes it away.
+    pub entrypoint: Option<Vec<String>>,
+    /// `KEY=VALUE`, later ones win.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub workdir: Option<String>,
+    /// `user[:group]`, names or numbers.
+    pub user: Option<String>,
+    /// Supplementary groups, names or numbers.
+    pub group_add: Vec<String>,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// NIS domain name.
+    pub domainname: Option<String>,
+    /// A pty.
+    pub terminal: bool,
+    /// stdin stays open.
+    pub interactive: bool,
+    /// The root is read-only.
+    pub read_only: bool,
+    /// All mounts, in order.
+    pub mounts: Vec<Mount>,
+    /// Capabilities to add, without CAP_; `ALL` too.
+    pub cap_add: Vec<String>,
+    /// Capabilities to drop.
+    pub cap_drop: Vec<String>,
+    /// All of the caller's rights.
+    pub privileged: bool,
+    /// System call filter.
+    pub seccomp: Seccomp,
+    /// No new privileges by execve.
+    pub no_new_privileges: bool,
+    /// Paths of /proc and /sys stay visible and writable.
+    pub unmask: bool,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// Resource limits: name without RLIMIT_, soft, hard.
+    pub ulimits: Vec<(String, u64, u64)>,
+    /// Kernel parameters of the container's name spaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// Size of /dev/shm in bytes.
+    pub shm_size: Option<u64>,
+    /// cgroup limits.
+    pub limits: Limits,
+    /// Less than name spaces and mounts of its own is an error.
+    pub full_isolation: bool,
+    /// Limits that cannot be had are an error.
+    pub strict_limits: bool,
+    /// The built-in init.
+    pub init: bool,
+    /// Network.
+    pub network: Network,
+    /// Extra lines of /etc/hosts: name, address.
+    pub add_hosts: Vec<(String, String)>,
+    /// Name servers in place of the host's.
+    pub dns: Vec<String>,
+    /// Search domains in place of the host's.
+    pub dns_search: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Name or number.
+    pub stop_signal: Option<String>,
+    /// Seconds.
+    pub stop_timeout: Option<u64>,
+    /// Badness for the kernel's choice of whom to kill.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// cgroup limits.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: Option<i64>,
+    /// Bytes of memory and swap together; -1 for unlimited swap.
+    pub memory_swap: Option<i64>,
+    /// Bytes, soft.
+    pub memory_reservation: Option<i64>,
+    /// Billionths of a CPU.
+    pub nano_cpus: Option<u64>,
+    /// Relative weight.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds a period.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// CPUs to run on.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes.
+    pub cpuset_mems: Option<String>,
+    /// Processes; -1 for no limit.
+    pub pids: Option<i64>,
+}
+
+/// A mount that was asked for.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub enum Mount {
+    /// A path of the host.
+    Bind {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Absolute path in the container.
+        target: PathBuf,
+        /// Not writable.
+        read_only: bool,
+        /// `rprivate`, `rshared`...
+        propagation: Option<String>,
+        /// Submounts stay behind.
+        non_recursive: bool,
+        /// A missing source is made, as -v does.
+        create_source: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Absolute path in the container.
+        target: PathBuf,
+        /// mount(8) options.
+        options: Vec<String>,
+    },
+}
+
+/// A device of the host.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Device {
+    /// Path on the host.
+    pub host: PathBuf,
+    /// Path in the container.
+    pub container: PathBuf,
+    /// Some of `rwm`.
+    pub access: String,
+}
+
+/// Which system call filter.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Docker's default profile.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// A profile file.
+    Profile {
+        /// As it was typed.
+        path: String,
+        /// What it holds.
+        text: String,
+    },
+}
+
+/// Which network.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub enum Network {
+    /// The host's own.
+    #[default]
+    Host,
+    /// A loopback device and nothing else.
+    None,
+}

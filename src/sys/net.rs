@@ -1,0 +1,33 @@
+//! What network and UTS name spaces need before netlink: SIOCSIFFLAGS (netdevice(7)) and setdomainname(2).
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+/// Brings an interface up; `name` is shorter than IFNAMSIZ.
+pub fn set_up(name: &CStr) -> io::Result<()> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: struct ifreq is plain old data, for which all zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.to_bytes()) {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one struct ifreq, whose name ends with NUL since `name` is shorter than the field.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
+/// Sets the NIS domain name of our UTS name space.
+pub fn set_domainname(name: &str) -> io::Result<()> {
+    // SAFETY: pointer and length come from one string slice.
+    if unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
