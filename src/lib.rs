@@ -59,6 +59,7 @@ pub mod oci;
 pub mod quantity;
 pub mod runtime;
 pub mod spec;
+pub mod store;
 pub mod sys;
 pub mod userns;
 

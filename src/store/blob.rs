@@ -1,0 +1,206 @@
+//! Blobs: bytes named by their digest (manifests, configs, compressed layers), `blobs/sha256/HEX`.
+//!
+//! Invariant: a blob in its place is whole and had its digest when it was written; it is never changed.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::NotFound;
+use crate::fs;
+use crate::oci::Digest;
+
+use super::Store;
+use super::draft::Draft;
+
+const CONTENT: &str = "blob";
+
+/// A blob that is being written. Dropped before [`Writer::finish`] or [`Writer::seal`], it leaves nothing behind.
+pub struct Writer {
+    draft: Draft,
+    file: File,
+    hasher: Sha256,
+    size: u64,
+}
+
+/// A blob that is whole but not yet in its place: see [`publish`].
+#[derive(Debug)]
+pub struct Sealed {
+    draft: Draft,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl Writer {
+    /// Begins an empty blob.
+    pub fn new(store: &Store) -> Result<Writer> {
+        let draft = Draft::new(store)?;
+        let file = fs::create_new(&draft.path().join(CONTENT), 0o600)?;
+        Ok(Writer { draft, file, hasher: Sha256::new(), size: 0 })
+    }
+
+    /// Ends the blob, checks its digest and puts it in its place, durably.
+    pub fn finish(self, store: &Store, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        let file = self.file.try_clone().context("cannot duplicate a descriptor")?;
+        let sealed = self.seal(expected)?;
+        let found = (sealed.digest.clone(), sealed.size);
+        if !exists(store, &sealed.digest)? {
+            file.sync_data().with_context(|| format!("cannot sync blob {}", sealed.digest))?;
+            sealed.draft.publish(CONTENT.as_ref(), &path(store, &sealed.digest))?;
+        }
+        Ok(found)
+    }
+
+    /// Ends the blob and checks its digest. [`publish`] puts many of them in their places with one sync.
+    pub fn seal(self, expected: Option<&Digest>) -> Result<Sealed> {
+        let digest = Digest::from_hash(self.hasher.finalize().as_slice());
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            bail!("cannot store blob {expected}: its content has digest {digest}");
+        }
+        Ok(Sealed { draft: self.draft, digest, size: self.size })
+    }
+}
+
+impl Sealed {
+    /// Opens it for reading, while it is not yet in its place.
+    pub fn open(&self) -> Result<File> {
+        fs::open(&self.draft.path().join(CONTENT))
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Puts sealed blobs in their places, durably, with one sync for all.
+pub fn publish(store: &Store, blobs: Vec<Sealed>) -> Result<()> {
+    store.sync()?;
+    for blob in blobs {
+        blob.draft.publish(CONTENT.as_ref(), &path(store, &blob.digest))?;
+    }
+    Ok(())
+}
+
+/// Stores these bytes and returns their digest.
+pub fn put(store: &Store, bytes: &[u8]) -> Result<Digest> {
+    let digest = Digest::of(bytes);
+    if exists(store, &digest)? {
+        return Ok(digest);
+    }
+    let mut writer = Writer::new(store)?;
+    writer.write_all(bytes).with_context(|| format!("cannot write blob {digest}"))?;
+    writer.finish(store, Some(&digest))?;
+    Ok(digest)
+}
+
+/// The blob's file, or `None` where there is no such blob.
+pub fn open(store: &Store, digest: &Digest) -> Result<Option<File>> {
+    if exists(store, digest)? { fs::open(&path(store, digest)).map(Some) } else { Ok(None) }
+}
+
+/// The whole blob, checked against its digest; more than `limit` bytes is an error, because what a document claims
+/// about its size comes from outside.
+pub fn read(store: &Store, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+    let about = || format!("cannot read blob {digest}");
+    let Some(file) = open(store, digest)? else {
+        return Err(NotFound { kind: "blob", name: digest.to_string() }.into());
+    };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).with_context(about)?;
+    if bytes.len() as u64 > limit {
+        bail!("cannot read blob {digest}: it has more than {limit} bytes");
+    }
+    if Digest::of(&bytes) != *digest {
+        bail!("cannot read blob {digest}: it was changed on disk");
+    }
+    Ok(bytes)
+}
+
+/// Whether there is such a blob.
+pub fn exists(store: &Store, digest: &Digest) -> Result<bool> {
+    Ok(fs::symlink_metadata(&path(store, digest))?.is_some())
+}
+
+/// Removes a blob; one that is gone already is fine.
+pub fn remove(store: &Store, digest: &Digest) -> Result<()> {
+    fs::remove_file(&path(store, digest))
+}
+
+/// All blobs, unsorted.
+pub fn list(store: &Store) -> Result<Vec<Digest>> {
+    let names = fs::read_dir(&store.data.join("blobs/sha256"))?;
+    // What is not named by a digest is not ours.
+    Ok(names.iter().filter_map(|n| format!("sha256:{}", n.to_str()?).parse().ok()).collect())
+}
+
+fn path(store: &Store, digest: &Digest) -> PathBuf {
+    store.data.join("blobs/sha256").join(digest.hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Ids;
+    use crate::store::tests::Scratch;
+
+    #[test]
+    fn what_is_put_is_read_back() {
+        let scratch = Scratch::new(Ids::Root);
+        let store = &scratch.store;
+        let digest = put(store, b"hello").unwrap();
+        assert_eq!(put(store, b"hello").unwrap(), digest);
+        assert_eq!(read(store, &digest, 5).unwrap(), b"hello");
+        assert!(read(store, &digest, 4).is_err());
+        assert_eq!(list(store).unwrap(), std::slice::from_ref(&digest));
+        remove(store, &digest).unwrap();
+        assert!(open(store, &digest).unwrap().is_none());
+        assert!(read(store, &digest, 5).unwrap_err().is::<NotFound>());
+        assert!(scratch.is_tidy());
+    }
+
+    #[test]
+    fn a_wrong_blob_is_not_stored() {
+        let scratch = Scratch::new(Ids::Root);
+        let store = &scratch.store;
+        let mut writer = Writer::new(store).unwrap();
+        writer.write_all(b"abc").unwrap();
+        assert!(writer.finish(store, Some(&Digest::of(b"abd"))).is_err());
+        assert!(list(store).unwrap().is_empty());
+        assert!(scratch.is_tidy());
+
+        let digest = put(store, b"abc").unwrap();
+        fs::write(&path(store, &digest), b"abx").unwrap();
+        assert!(read(store, &digest, 9).is_err());
+    }
+
+    #[test]
+    fn sealed_blobs_are_published_together() {
+        let scratch = Scratch::new(Ids::Root);
+        let store = &scratch.store;
+        let seal = |text: &[u8]| {
+            let mut writer = Writer::new(store).unwrap();
+            writer.write_all(text).unwrap();
+            writer.seal(None).unwrap()
+        };
+        let blobs = vec![seal(b"a"), seal(b"b")];
+        assert!(list(store).unwrap().is_empty());
+        publish(store, blobs).unwrap();
+        assert_eq!(list(store).unwrap().len(), 2);
+        assert!(scratch.is_tidy());
+    }
+}

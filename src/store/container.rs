@@ -1,0 +1,463 @@
+//! Containers on disk: one directory each, its name a symlink, its life a lock.
+//!
+//! | file | what | written by |
+//! | --- | --- | --- |
+//! | config.json | OCI runtime spec | create |
+//! | record.json | what was asked for | create |
+//! | lock | held exclusively while a supervisor lives; in it, the cgroup that is to be removed after it | supervisor |
+//! | state.json | pids and start time of the last start | supervisor |
+//! | exit.json | code and time of the last end | supervisor, or who finds it dead |
+//! | upper/ work/ merged/ | overlay; or rootfs/ where overlay is refused | supervisor |
+//! | hosts hostname resolv.conf log | | create, supervisor |
+//!
+//! Invariant: `lock` decides. A state.json without a held lock tells of the past.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::name;
+pub use super::name::{is_being_made, is_name, is_taken};
+use crate::error::{NotFound, ResultExt};
+use crate::fs;
+use crate::oci::DiffId;
+use crate::sys::lock::{self, Kind};
+
+/// What was asked for when the container was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// 64 hex digits.
+    pub id: String,
+    /// The name, without a slash.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Where its root comes from.
+    pub source: Source,
+    /// `user[:group]` as typed or as the image has it.
+    pub user: String,
+    /// Whether the user of -e HOME is kept: false lets the user's home be looked up.
+    pub has_home: bool,
+    /// Removed when it ends.
+    pub auto_remove: bool,
+    /// A pty.
+    pub terminal: bool,
+    /// stdin stays open.
+    pub interactive: bool,
+    /// The built-in init.
+    pub init: bool,
+    /// Signal that asks it to stop, a number.
+    pub stop_signal: i32,
+    /// Seconds until it is killed after that.
+    pub stop_timeout: u64,
+    /// Labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Whether limits that cannot be had are an error.
+    pub strict_limits: bool,
+    /// Whether the log is kept.
+    pub log: bool,
+    /// The options as the engine understands them, for inspect.
+    pub options: serde_json::Value,
+}
+
+/// Where a container's root comes from.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub enum Source {
+    /// Layers of an image.
+    Image {
+        /// The image as typed.
+        name: String,
+        /// Config digest, `sha256:...`.
+        id: String,
+        /// Layers, lowest first.
+        diff_ids: Vec<DiffId>,
+    },
+    /// A directory of the host, itself or (`throw_away`) beneath an overlay.
+    Dir {
+        /// Absolute path.
+        path: PathBuf,
+        /// Changes go to an overlay and away with the container.
+        throw_away: bool,
+    },
+}
+
+/// A process that a record speaks of; the start time tells it from a later one with the same pid.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ProcessId {
+    /// Pid in the host's (outermost visible) name space.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat, clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// What a supervisor notes of the run that it supervises.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// The supervisor.
+    pub supervisor: ProcessId,
+    /// The container's init.
+    pub init: ProcessId,
+    /// When the program started.
+    pub started_at: Timestamp,
+    /// How the root is mounted: overlay, or copy.
+    pub driver: String,
+    /// The root, where the container is a chroot and nothing else.
+    #[serde(default)]
+    pub chroot: Option<PathBuf>,
+    /// The cgroup, as `runtime::cgroup` wrote it down.
+    pub cgroup: Option<serde_json::Value>,
+}
+
+/// How the last run ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code, 128+n for a signal.
+    pub code: i32,
+    /// When.
+    pub finished_at: Timestamp,
+    /// Whether the kernel killed for memory.
+    pub oom_killed: bool,
+    /// What went wrong on our side, if anything.
+    pub error: String,
+}
+
+/// What a container is doing, derived and never stored.
+#[derive(Debug, Clone)]
+pub enum Status {
+    /// Never started.
+    Created,
+    /// Its supervisor lives and has not said yet that the program runs.
+    Starting,
+    /// The program runs.
+    Running(State),
+    /// It ended.
+    Exited(Exit),
+    /// Its supervisor vanished without a word; somebody has to write down the end.
+    Dead(State),
+}
+
+/// The directory of one container.
+#[derive(Debug, Clone)]
+pub struct ContainerDir {
+    /// DATA/containers/ID.
+    pub path: PathBuf,
+}
+
+impl ContainerDir {
+    /// The directory of this id.
+    pub fn of(store: &Store, id: &str) -> ContainerDir {
+        ContainerDir { path: store.data.join("containers").join(id) }
+    }
+
+    /// The id, which is the directory's name.
+    pub fn id(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The record.
+    pub fn record(&self) -> Result<Record> {
+        read_json(&self.file("record.json"))?
+            .with_context(|| format!("{} has no record", self.path.display()))
+    }
+
+    /// Whether its record never reached the disk before the machine lost power: ext4 leaves an empty file then, others one
+    /// of zeros.
+    pub fn is_half_written(&self) -> bool {
+        fs::read(&self.file("record.json")).is_ok_and(|bytes| bytes.iter().all(|b| *b == 0))
+    }
+
+    /// Replaces the record.
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        write_json(&self.file("record.json"), record)
+    }
+
+    /// The lock file.
+    pub fn open_lock(&self) -> Result<File> {
+        fs::open_or_create(&self.file("lock"), 0o600)
+    }
+
+    /// Takes the lock for a supervisor to be; `None` if there is one.
+    pub fn try_lock(&self) -> Result<Option<OwnedFd>> {
+        if fs::metadata(&self.path)?.is_none() {
+            return Ok(None);
+        }
+        let file = self.open_lock()?;
+        let taken = lock::try_acquire(&file, Kind::Exclusive).context("cannot lock the container")?;
+        Ok(taken.then(|| file.into()))
+    }
+
+    /// Waits until no supervisor lives.
+    pub fn wait_unlocked(&self) -> Result<()> {
+        if fs::metadata(&self.path)?.is_none() {
+            return Ok(());
+        }
+        lock::acquire(&self.open_lock()?, Kind::Shared).context("cannot wait for the container")
+    }
+
+    /// What it is doing. `NotFound` if it was removed meanwhile.
+    pub fn status(&self) -> Result<Status> {
+        let lock = match self.open_lock() {
+            Err(_) if fs::metadata(&self.path)?.is_none() => return Err(self.not_found()),
+            other => other?,
+        };
+        let held = lock::is_held(&lock).context("cannot look at the container's lock")?;
+        // A note that cannot be read (the disk was full, the machine lost power) is none: the lock decides.
+        // The end first: a removal between the two looks must not leave a state without an end, which is one that runs.
+        let exit: Option<Exit> = read_json(&self.file("exit.json")).unwrap_or(None);
+        let state: Option<State> = read_json(&self.file("state.json")).unwrap_or(None);
+        Ok(match (held, state, exit) {
+            (true, Some(state), None) => Status::Running(state),
+            (true, ..) => Status::Starting,
+            (false, _, Some(exit)) => Status::Exited(exit),
+            (false, Some(state), None) => Status::Dead(state),
+            (false, None, None) => Status::Created,
+        })
+    }
+
+    /// The state of the last start, whether it still holds or not.
+    pub fn last_state(&self) -> Result<Option<State>> {
+        read_json(&self.file("state.json"))
+    }
+
+    /// Forgets the last run: its end must not be taken for the end of the next.
+    pub fn clear_run(&self) -> Result<()> {
+        fs::remove_file(&self.file("state.json"))?;
+        fs::remove_file(&self.file("exit.json"))
+    }
+
+    /// The error for a container that is gone.
+    pub fn not_found(&self) -> anyhow::Error {
+        let id = self.path.file_name().unwrap_or_default().to_string_lossy();
+        NotFound { kind: "container", name: id.into_owned() }.into()
+    }
+
+    /// Notes the cgroup that a start is about to make, for whoever finds its supervisor dead. In the lock file, because
+    /// this is one write on every start; and best effort, because a disk that is full is told of by what comes next.
+    pub fn note_cgroup(&self, cgroup: &serde_json::Value) {
+        let _ = fs::write(&self.file("lock"), cgroup.to_string().as_bytes());
+    }
+
+    /// What was noted and not yet cleared.
+    pub fn noted_cgroup(&self) -> Option<serde_json::Value> {
+        read_json(&self.file("lock")).ok().flatten()
+    }
+
+    /// Says that nothing of the cgroup is left.
+    pub fn forget_cgroup(&self) -> Result<()> {
+        fs::write(&self.file("lock"), b"")
+    }
+
+    /// Notes that the program runs.
+    pub fn write_state(&self, state: &State) -> Result<()> {
+        write_json(&self.file("state.json"), state)
+    }
+
+    /// Sets room aside for the note of the end: a disk that is full by then must not cost the exit code.
+    pub fn reserve_exit(&self) -> Result<()> {
+        let path = self.file("exit.room");
+        let about = || format!("cannot set room aside in {}", path.display());
+        let file = fs::open_or_create(&path, 0o644)?;
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, EXIT_ROOM) {
+            // Not every file system can promise.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            other => other.with_context(about),
+        }
+    }
+
+    /// Notes how it ended, in the room set aside for it if there is any.
+    pub fn write_exit(&self, exit: &Exit) -> Result<()> {
+        let (room, path) = (self.file("exit.room"), self.file("exit.json"));
+        if fs::metadata(&room)?.is_none() {
+            return write_json(&path, exit);
+        }
+        let about = || format!("cannot write {}", path.display());
+        let bytes = serde_json::to_vec(exit).with_context(about)?;
+        let file = fs::open_or_create(&room, 0o644)?;
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).with_context(about)?;
+        file.set_len(bytes.len() as u64).with_context(about)?;
+        fs::rename(&room, &path)
+    }
+
+    /// Removes container and name. The caller holds the lock or knows that nobody does.
+    pub fn remove(&self, store: &Store) -> Result<()> {
+        let id = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let record = self.record();
+        // Out of sight in one step, before anything else goes: a removal that is cut short is finished by a sweep, and
+        // never leaves a container without its name.
+        let grave = store.data.join("tmp").join(format!("{GRAVE}{id}"));
+        if fs::metadata(&self.path)?.is_some() {
+            fs::rename(&self.path, &grave)?;
+        }
+        match record {
+            Ok(record) => name::release(store, &record.name, &record.id)?,
+            Err(_) => name::release_all_of(store, &id)?,
+        }
+        fs::remove_file(&ephemeral(store, &id))?;
+        if fs::metadata(&grave)?.is_some() {
+            super::draft::remove(&grave)?;
+        }
+        Ok(())
+    }
+}
+
+/// How names in `tmp/` begin that were containers.
+const GRAVE: &str = "removed-";
+
+/// Room for exit.json.
+const EXIT_ROOM: u64 = 4096;
+
+/// Frees the names of containers whose removal was cut short; what is left of them are drafts, for the sweep of those.
+pub fn sweep(store: &Store) -> Result<()> {
+    let tmp = store.data.join("tmp");
+    for name in fs::read_dir(&tmp)? {
+        if !name.to_string_lossy().starts_with(GRAVE) {
+            continue;
+        }
+        let dir = ContainerDir { path: tmp.join(name) };
+        // Without a record the name was freed before; with the lock held somebody is at it.
+        if let Ok(record) = dir.record()
+            && let Ok(Some(_lock)) = dir.try_lock()
+        {
+            name::release(store, &record.name, &record.id)?;
+            fs::remove_file(&ephemeral(store, &record.id))?;
+        }
+    }
+    Ok(())
+}
+
+/// The marker of a container that is to go when it ends: lets a sweep find the dead ones without reading all records.
+fn ephemeral(store: &Store, id: &str) -> PathBuf {
+    store.data.join("ephemeral").join(id)
+}
+
+/// Makes a container under its name: all files at once or none. The returned lock is the supervisor's to hold.
+pub fn create(store: &Store, record: &Record, files: &[(&str, &[u8])]) -> Result<(ContainerDir, OwnedFd)> {
+    let draft = super::draft::Draft::new(store)?;
+    let inner = draft.path().join("container");
+    fs::create_dir(&inner, 0o700)?;
+    let dir = ContainerDir { path: inner.clone() };
+    for sub in ["merged", "upper", "work"] {
+        fs::create_dir(&dir.file(sub), 0o755)?;
+        set_mode(&dir.file(sub), 0o755)?;
+    }
+    for (name, bytes) in files {
+        fs::write(&dir.file(name), bytes)?;
+        set_mode(&dir.file(name), 0o644)?;
+    }
+    fs::write(&dir.file("record.json"), &serde_json::to_vec(record).context("cannot encode the record")?)?;
+    // What goes when it ends need not outlive the machine's power; anything else does, and none of it by half.
+    if !record.auto_remove {
+        files
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(["record.json"])
+            .try_for_each(|name| fs::sync(&dir.file(name)))?;
+    }
+    let lock = dir.try_lock()?.context("cannot lock a new container")?;
+    name::claim(store, &record.name, &record.id)?;
+    let home = ContainerDir::of(store, &record.id);
+    let publish = || {
+        if record.auto_remove {
+            fs::write(&ephemeral(store, &record.id), b"")?;
+        }
+        anyhow::ensure!(
+            draft.publish(&inner, &home.path)?,
+            "cannot create container {}: its id is taken",
+            record.id
+        );
+        Ok(())
+    };
+    if let Err(error) = publish() {
+        name::release(store, &record.name, &record.id)?;
+        fs::remove_file(&ephemeral(store, &record.id))?;
+        return Err(error);
+    }
+    Ok((home, lock))
+}
+
+/// What is seen inside has this mode, whatever the caller's umask: every user there reads /etc/hosts, and only root writes it.
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
+/// Finds a container by name, id, or the beginning of an id that fits only one.
+pub fn find(store: &Store, wanted: &str) -> Result<ContainerDir> {
+    let not_found = || anyhow::Error::from(NotFound { kind: "container", name: wanted.to_owned() });
+    let exists = |id: &str| {
+        Ok::<_, anyhow::Error>(fs::metadata(&ContainerDir::of(store, id).file("record.json"))?.is_some())
+    };
+    let wanted_name = wanted.strip_prefix('/').unwrap_or(wanted);
+    if is_name(wanted_name)
+        && let Some(id) = name::owner_of(store, wanted_name)?
+        && exists(&id)?
+    {
+        return Ok(ContainerDir::of(store, &id));
+    }
+    if wanted.is_empty() || wanted.len() > 64 || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(not_found());
+    }
+    let all = ids(store)?;
+    let fitting: Vec<&String> = all.iter().filter(|id| id.starts_with(wanted)).collect();
+    match fitting[..] {
+        [] => Err(not_found()),
+        [one] => Ok(ContainerDir::of(store, one)),
+        _ => Err(anyhow!("cannot tell which container {wanted} is: {} ids begin so", fitting.len()))
+            .hint("type more of the id, or the name"),
+    }
+}
+
+/// The ids of all containers.
+pub fn ids(store: &Store) -> Result<Vec<String>> {
+    let names = fs::read_dir(&store.data.join("containers"))?;
+    Ok(names.into_iter().filter_map(|n| n.into_string().ok()).filter(|n| n.len() == 64).collect())
+}
+
+/// The ids of containers that are to go when they end; normally few, and only running ones.
+pub fn ephemeral_ids(store: &Store) -> Result<Vec<String>> {
+    let names = fs::read_dir(&store.data.join("ephemeral"))?;
+    Ok(names.into_iter().filter_map(|n| n.into_string().ok()).collect())
+}
+
+/// Drops the marker of a container that is not there (its making was cut short), unless it is being made now.
+pub fn forget_ephemeral(store: &Store, id: &str) -> Result<()> {
+    if !name::is_alive_or_kept(store, id)? {
+        fs::remove_file(&ephemeral(store, id))?;
+    }
+    Ok(())
+}
+
+/// Opens a process of a record, if it is still the same one.
+pub fn open_process(process: ProcessId) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(process.pid)?;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+    (start_time(process.pid)? == process.start_time).then_some(pidfd)
+}
+
+/// The start time of a process, field 22 of /proc/PID/stat; the second may hold spaces and parentheses.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+pub(super) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
+    let Some(text) = fs::read_to_string_if_exists(path)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    fs::write_atomic(
+        path,
+        &serde_json::to_vec(value).with_context(|| format!("cannot encode {}", path.display()))?,
+    )
+}

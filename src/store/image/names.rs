@@ -1,0 +1,263 @@
+//! A name: a file in `images/` that says which manifest a reference stands for. An image without any name has a file
+//! too, called after its manifest, so that it is still listed and not freed.
+//!
+//! Invariant: between two holders of the names' lock, every manifest that had a file has one, unless it was asked to go.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::NotFound;
+use crate::fs;
+use crate::oci::Digest;
+use crate::oci::Reference;
+use crate::store::Store;
+use crate::store::draft::Draft;
+use crate::sys::lock;
+
+use super::Named;
+
+/// What is in a name's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The name in full; `None` for the file of an untagged image.
+    pub reference: Option<String>,
+    /// What it stands for.
+    pub manifest: Digest,
+    /// When it was written.
+    pub created: Timestamp,
+}
+
+/// All names and untagged images. To be trusted for freeing only while [`Lock`] is held.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// The names, sorted.
+    pub named: Vec<Named>,
+    /// The manifests that have a file of their own, whether or not they also have a name.
+    pub untagged: Vec<Digest>,
+}
+
+/// Held while files in `images/` are changed on the ground of what the others say.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Waits for the lock. Nobody holds it for longer than a removal takes.
+    pub fn new(store: &Store) -> Result<Lock> {
+        let path = store.data.join("images/.names");
+        let file = fs::open_or_create(&path, 0o600)?;
+        lock::acquire(&file, lock::Kind::Exclusive)
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(Lock { _file: file })
+    }
+}
+
+impl Names {
+    /// Reads all files.
+    pub fn read(store: &Store) -> Result<Names> {
+        let dir = store.data.join("images");
+        let mut names = Names::default();
+        for file in fs::read_dir(&dir)? {
+            if file.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let Some(record) = read(&dir.join(file))? else { continue };
+            match record.reference {
+                Some(text) => {
+                    let reference = text.parse().with_context(|| format!("cannot read {}", dir.display()))?;
+                    let Record { manifest, created, .. } = record;
+                    names.named.push(Named { reference, manifest, created });
+                }
+                None => names.untagged.push(record.manifest),
+            }
+        }
+        names.named.sort();
+        names.untagged.sort();
+        Ok(names)
+    }
+
+    /// The names of a manifest.
+    pub fn of(&self, manifest: &Digest) -> impl Iterator<Item = &Named> {
+        self.named.iter().filter(move |n| n.manifest == *manifest)
+    }
+
+    /// Every manifest that must be kept, each once.
+    pub fn manifests(&self) -> Vec<&Digest> {
+        let mut all: Vec<_> = self.named.iter().map(|n| &n.manifest).chain(&self.untagged).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// Gives an image of the store a further name, away from whatever image had it.
+pub fn tag(store: &Store, reference: &Reference, manifest: &Digest) -> Result<()> {
+    let lock = Lock::new(store)?;
+    // Under the lock, because the image may have been removed since it was found. That its blob is still there says
+    // nothing: it may be about to be freed.
+    if !Names::read(store)?.manifests().contains(&manifest) {
+        return Err(NotFound { kind: "image", name: manifest.to_string() }.into());
+    }
+    assign(store, &lock, reference, manifest)
+}
+
+/// Takes a name away. An image that had no other one goes on as an untagged image. Returns what the name stood for.
+pub fn untag(store: &Store, reference: &Reference) -> Result<Digest> {
+    let lock = Lock::new(store)?;
+    let path = path(store, reference);
+    let Some(record) = read(&path)? else {
+        return Err(NotFound { kind: "image", name: reference.familiar() }.into());
+    };
+    if Names::read(store)?.of(&record.manifest).count() <= 1 {
+        keep(store, &lock, &record.manifest)?;
+    }
+    fs::remove_file(&path)?;
+    Ok(record.manifest)
+}
+
+/// What a name stands for.
+pub fn resolve(store: &Store, reference: &Reference) -> Result<Option<Digest>> {
+    Ok(read(&path(store, reference))?.map(|record| record.manifest))
+}
+
+/// Writes a name, for publishers: the image is durable. The one that had the name, if this was its last, is kept
+/// untagged, with its file written first, so that no moment and no crash loses it.
+pub fn assign(store: &Store, lock: &Lock, reference: &Reference, manifest: &Digest) -> Result<()> {
+    let reference = reference.clone().with_default_tag();
+    let path = path(store, &reference);
+    if let Some(old) = read(&path)?
+        && old.manifest != *manifest
+        && Names::read(store)?.of(&old.manifest).count() <= 1
+    {
+        keep(store, lock, &old.manifest)?;
+    }
+    let text = Some(reference.to_string());
+    write(store, &path, &Record { reference: text, manifest: manifest.clone(), created: Timestamp::now() })?;
+    fs::remove_file(&untagged_path(store, manifest))
+}
+
+/// Writes the file of an untagged image.
+pub fn keep(store: &Store, _: &Lock, manifest: &Digest) -> Result<()> {
+    let path = untagged_path(store, manifest);
+    write(store, &path, &Record { reference: None, manifest: manifest.clone(), created: Timestamp::now() })
+}
+
+/// Removes a name, and with it, if it was the last one, the image.
+pub fn forget(store: &Store, _: &Lock, reference: &Reference) -> Result<()> {
+    fs::remove_file(&path(store, reference))
+}
+
+/// Removes the file of an untagged image.
+pub fn forget_untagged(store: &Store, _: &Lock, manifest: &Digest) -> Result<()> {
+    fs::remove_file(&untagged_path(store, manifest))
+}
+
+fn read(path: &Path) -> Result<Option<Record>> {
+    let Some(text) = fs::read_to_string_if_exists(path)? else { return Ok(None) };
+    serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display())).map(Some)
+}
+
+/// Replaces the file, durably: a power cut must not leave an empty one, which would stand for an image that cannot be
+/// removed.
+fn write(store: &Store, path: &Path, record: &Record) -> Result<()> {
+    let bytes = serde_json::to_vec(record).expect("a record is plain data");
+    let draft = Draft::new(store)?;
+    let made = draft.path().join("name");
+    let mut file = fs::create_new(&made, 0o600)?;
+    file.write_all(&bytes)
+        .and_then(|()| file.sync_data())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    fs::rename(&made, path)?;
+    let dir = fs::open(&store.data.join("images"))?;
+    dir.sync_all().with_context(|| format!("cannot sync {}", store.data.join("images").display()))
+}
+
+fn path(store: &Store, reference: &Reference) -> PathBuf {
+    store.data.join("images").join(file_name(&reference.clone().with_default_tag().to_string()))
+}
+
+fn untagged_path(store: &Store, manifest: &Digest) -> PathBuf {
+    store.data.join("images").join(format!("@sha256-{}", manifest.hex()))
+}
+
+/// The file for a reference: percent-escaped, so that it has no `/` and does not start with `.` or `@`; one that would
+/// be longer than a file name may be is hashed instead. Never read back: the reference is in the file.
+fn file_name(reference: &str) -> String {
+    let mut name = String::new();
+    for byte in reference.bytes() {
+        let plain =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || byte == b'.' && !name.is_empty();
+        if plain {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if name.len() > 200 { format!("~{}", Digest::of(reference.as_bytes()).hex()) } else { name }
+}
+
+/// A reference that is to become a name: one with a digest says what it stands for, and cannot be given away.
+pub fn check_can_be_given(reference: &Reference) -> Result<()> {
+    if reference.digest.is_some() {
+        bail!("cannot name an image {}: the name has a digest", reference.familiar());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Ids;
+    use crate::store::tests::Scratch;
+
+    fn name(text: &str) -> Reference {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn any_reference_is_one_safe_file_name() {
+        let check = |reference: &str, want: &str| assert_eq!(file_name(reference), want);
+        check("docker.io/library/a:1.0-x_y", "docker.io%2Flibrary%2Fa%3A1.0-x_y");
+        check("[::1]:5000/a", "%5B%3A%3A1%5D%3A5000%2Fa");
+        check("../a", "%2E.%2Fa");
+        check("@x", "%40x");
+        let long = file_name(&"a/".repeat(100));
+        assert!(long.starts_with('~') && long.len() == 65);
+    }
+
+    #[test]
+    fn an_image_that_lost_its_last_name_is_kept() {
+        let scratch = Scratch::new(Ids::Root);
+        let store = &scratch.store;
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        let lock = Lock::new(store).unwrap();
+        keep(store, &lock, &one).unwrap();
+        keep(store, &lock, &two).unwrap();
+        drop(lock);
+        tag(store, &name("a"), &one).unwrap();
+        tag(store, &name("b"), &one).unwrap();
+        assert_eq!(resolve(store, &name("a:latest")).unwrap(), Some(one.clone()));
+
+        tag(store, &name("a"), &two).unwrap();
+        assert_eq!(Names::read(store).unwrap().untagged, []);
+        tag(store, &name("b"), &two).unwrap();
+        assert_eq!(Names::read(store).unwrap().untagged, std::slice::from_ref(&one));
+        tag(store, &name("c"), &one).unwrap();
+        assert_eq!(Names::read(store).unwrap().untagged, []);
+
+        assert_eq!(untag(store, &name("c")).unwrap(), one);
+        assert_eq!(Names::read(store).unwrap().untagged, std::slice::from_ref(&one));
+        assert_eq!(untag(store, &name("a")).unwrap(), two);
+        let names = Names::read(store).unwrap();
+        assert_eq!(names.named.iter().map(|n| n.reference.familiar()).collect::<Vec<_>>(), ["b:latest"]);
+        assert_eq!(names.manifests().len(), 2);
+        assert!(untag(store, &name("a")).unwrap_err().is::<NotFound>());
+        assert!(tag(store, &name("a"), &Digest::of(b"none")).unwrap_err().is::<NotFound>());
+        assert!(scratch.is_tidy());
+    }
+}

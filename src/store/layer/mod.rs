@@ -1,0 +1,193 @@
+//! Layers: one unpacked layer each, `layers/HEX/`, named by the diff id.
+//!
+//! | file in a layer | what |
+//! | --- | --- |
+//! | `diff/` | the tree, as overlay takes it for a lower directory: whiteouts, opaque directories |
+//! | `split` | the archive without what `diff/` has, so that [`write_tar`] gives back the very bytes |
+//! | `replaced/` | contents that are in the archive and no more in the tree; mostly missing |
+//! | `stacking` | directories that the archive implies, whether the root is opaque; mostly missing |
+//! | `record.json` | the size |
+//!
+//! Beside the layers lie extra directories, `CHAIN_ID.dirs/`: see `implied`.
+//!
+//! Invariant: a layer in its place is whole, was durable before it was named, had its digest, and is never changed.
+
+mod attributes;
+mod beneath;
+mod copy;
+pub mod decompress;
+mod entry;
+mod implied;
+mod inode;
+mod input;
+mod layout;
+mod overlay;
+pub mod owner;
+mod place;
+mod replaced;
+mod split;
+mod stacking;
+mod tar;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod unpack;
+mod usage;
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+
+use crate::error::{NotFound, ResultExt};
+use crate::fs;
+use crate::oci::DiffId;
+
+use super::Store;
+use super::draft::Draft;
+
+pub use copy::copy;
+
+/// What a layer is called inside its draft.
+const DRAFT: &str = "layer";
+
+/// A layer in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The digest of its uncompressed tar.
+    pub diff_id: DiffId,
+    /// The size of its uncompressed tar in bytes.
+    pub size: u64,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Record {
+    size: u64,
+}
+
+/// A layer that is unpacked but not yet in its place: see [`publish`].
+#[derive(Debug)]
+pub struct Unpacked {
+    /// What it will be.
+    pub layer: Layer,
+    /// None if it is in its place already.
+    draft: Option<Draft>,
+}
+
+/// Unpacks an uncompressed tar stream into a draft. A layer that exists already is only hashed, if `expected` names it.
+pub fn extract(store: &Store, tar: impl Read + Send, expected: Option<&DiffId>) -> Result<Unpacked> {
+    let is_there = expected.map_or(Ok(false), |diff_id| exists(store, diff_id))?;
+    let draft = if is_there { None } else { Some(Draft::new(store)?) };
+    let ((), digest, size) = input::with_input(tar, |input| match &draft {
+        Some(draft) => {
+            let dir = draft.path().join(DRAFT);
+            fs::create_dir(&dir, 0o700)?;
+            unpack::unpack(input, &dir, &store.ids).or_else(explain)
+        }
+        None => Ok(()),
+    })?;
+    let diff_id = DiffId(digest);
+    if let Some(expected) = expected
+        && *expected != diff_id
+    {
+        bail!("cannot unpack layer {}: its content has digest {}", expected.0, diff_id.0);
+    }
+    if let Some(draft) = &draft {
+        let record = serde_json::to_vec(&Record { size }).context("cannot write a layer's record")?;
+        fs::write(&draft.path().join(DRAFT).join(layout::RECORD), &record)?;
+    }
+    Ok(Unpacked { layer: Layer { diff_id, size }, draft })
+}
+
+/// Adds the way out to an error that has one.
+fn explain(error: anyhow::Error) -> Result<()> {
+    let is_full = |cause: &(dyn std::error::Error + 'static)| {
+        let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        let code = code.or(cause.downcast_ref::<Errno>().map(|errno| errno.raw_os_error()));
+        code.is_some_and(|code| [Errno::NOSPC, Errno::DQUOT].map(Errno::raw_os_error).contains(&code))
+    };
+    if error.chain().any(is_full) {
+        return Err(error)
+            .hint("free some space on the file system of the store, or name another one with --root");
+    }
+    Err(error)
+}
+
+/// Puts unpacked layers in their places, durably, with one sync for all.
+pub fn publish(store: &Store, layers: Vec<Unpacked>) -> Result<Vec<Layer>> {
+    if layers.iter().any(|layer| layer.draft.is_some()) {
+        store.sync()?;
+    }
+    let publish_one = |unpacked: Unpacked| {
+        if let Some(draft) = unpacked.draft {
+            draft.publish(DRAFT.as_ref(), &layout::layer(store, &unpacked.layer.diff_id))?;
+        }
+        Ok(unpacked.layer)
+    };
+    layers.into_iter().map(publish_one).collect()
+}
+
+/// [`extract`] and [`publish`] for one layer.
+pub fn unpack(store: &Store, tar: impl Read + Send, expected: Option<&DiffId>) -> Result<Layer> {
+    let unpacked = extract(store, tar, expected)?;
+    Ok(publish(store, vec![unpacked])?.remove(0))
+}
+
+/// Writes exactly the bytes that were unpacked. An error at the end means that the layer was changed on disk, and that
+/// what was written is not to be used.
+pub fn write_tar(store: &Store, diff_id: &DiffId, out: &mut dyn Write) -> Result<()> {
+    let found = tar::write(&existing(store, diff_id)?, out)?;
+    if found != diff_id.0 {
+        bail!("cannot write layer {}: it was changed on disk", diff_id.0);
+    }
+    Ok(())
+}
+
+/// The directories to stack for these layers (lowest first), as overlay wants them: top-most first. There may be more
+/// directories than layers: see `implied`.
+pub fn lower_dirs(store: &Store, diff_ids: &[DiffId]) -> Result<Vec<PathBuf>> {
+    let layers = diff_ids.iter().map(|diff_id| Ok((diff_id.clone(), existing(store, diff_id)?)));
+    let mut dirs = implied::stack(store, &layers.collect::<Result<Vec<_>>>()?)?;
+    dirs.reverse();
+    Ok(dirs)
+}
+
+/// The layer, or `None` where there is no such layer.
+pub fn find(store: &Store, diff_id: &DiffId) -> Result<Option<Layer>> {
+    let path = layout::layer(store, diff_id).join(layout::RECORD);
+    let Some(text) = fs::read_to_string_if_exists(&path)? else { return Ok(None) };
+    let record: Record =
+        serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Some(Layer { diff_id: diff_id.clone(), size: record.size }))
+}
+
+/// Whether there is such a layer.
+pub fn exists(store: &Store, diff_id: &DiffId) -> Result<bool> {
+    Ok(fs::symlink_metadata(&layout::layer(store, diff_id))?.is_some())
+}
+
+/// Removes a layer; one that is gone already is fine. That nobody uses it is for the caller to know.
+pub fn remove(store: &Store, diff_id: &DiffId) -> Result<()> {
+    implied::remove(store, diff_id)?;
+    layout::remove(store, &layout::layer(store, diff_id))
+}
+
+/// All layers, unsorted.
+pub fn list(store: &Store) -> Result<Vec<DiffId>> {
+    let names = fs::read_dir(&store.data.join(layout::LAYERS))?;
+    let digests = names.iter().filter_map(|n| format!("sha256:{}", n.to_str()?).parse().ok());
+    Ok(digests.map(DiffId).collect())
+}
+
+/// The bytes that a layer takes on disk, as du(1) counts them.
+pub fn size_on_disk(store: &Store, diff_id: &DiffId) -> Result<u64> {
+    usage::of(&existing(store, diff_id)?)
+}
+
+fn existing(store: &Store, diff_id: &DiffId) -> Result<PathBuf> {
+    if !exists(store, diff_id)? {
+        return Err(NotFound { kind: "layer", name: diff_id.0.to_string() }.into());
+    }
+    Ok(layout::layer(store, diff_id))
+}

@@ -1,0 +1,99 @@
+//! A layer becomes the archive again that it was unpacked from, byte for byte.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FileType, OFlags, fstat};
+use sha2::{Digest as _, Sha256};
+
+use crate::fs;
+use crate::oci::Digest;
+
+use super::split::{Reader, Record};
+use super::{beneath, layout};
+
+const CHUNK: usize = 256 * 1024;
+
+/// Writes the archive of the layer in this directory; returns its digest.
+pub(super) fn write(layer: &Path, out: &mut dyn Write) -> Result<Digest> {
+    let mut split = Reader::new(fs::open(&layer.join(layout::SPLIT))?)?;
+    let contents = Contents::open(layer)?;
+    let mut out = Hashed { out, hasher: Sha256::new() };
+    let mut buffer = vec![0; CHUNK];
+    while let Some(record) = split.next()? {
+        match record {
+            Record::Raw(bytes) => out.write(&bytes)?,
+            Record::File { path, inode, size } => {
+                let name = || format!("cannot read {} of the layer", String::from_utf8_lossy(&path));
+                let mut file = contents.file(&path, inode, size).with_context(name)?;
+                let mut left = size;
+                while left > 0 {
+                    let most = left.min(CHUNK as u64) as usize;
+                    let n = read(&mut file, &mut buffer[..most]).with_context(name)?;
+                    if n == 0 {
+                        bail!("{}: it was changed on disk", name());
+                    }
+                    out.write(&buffer[..n])?;
+                    left -= n as u64;
+                }
+            }
+        }
+    }
+    Ok(Digest::from_hash(out.hasher.finalize().as_slice()))
+}
+
+struct Hashed<'a> {
+    out: &'a mut dyn Write,
+    hasher: Sha256,
+}
+
+impl Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.out.write_all(bytes).context("cannot write the archive")
+    }
+}
+
+/// Where the contents of a layer's files are.
+struct Contents {
+    tree: OwnedFd,
+    replaced: Option<OwnedFd>,
+}
+
+impl Contents {
+    fn open(layer: &Path) -> Result<Contents> {
+        let replaced = layer.join(layout::REPLACED);
+        let replaced = match fs::symlink_metadata(&replaced)? {
+            Some(_) => Some(beneath::root(&replaced)?),
+            None => None,
+        };
+        Ok(Contents { tree: beneath::root(&layer.join(layout::DIFF))?, replaced })
+    }
+
+    fn file(&self, path: &[u8], inode: u64, size: u64) -> Result<File> {
+        // Not to wait for a FIFO that somebody put in the place of the file.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let kept = self.replaced.as_ref().map(|dir| beneath::open(dir, inode.to_string().as_bytes(), flags));
+        let file = match kept {
+            Some(Ok(file)) => file,
+            _ => beneath::open(&self.tree, path, flags)?,
+        };
+        let stat = fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size as u64 != size {
+            bail!("it was changed on disk");
+        }
+        Ok(File::from(file))
+    }
+}
+
+fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! All state on disk. One directory (or file) per object, written as a draft beneath `tmp/`, made durable, renamed.
+//!
+//! There is no database, no index and no lock over the whole store: what is in its place is whole, and what is not yet
+//! whole is nowhere but in `tmp/`. The table of files is in the crate documentation.
+//!
+//! Invariant: DATA is one file system (every publication is a rename) and belongs to us alone (mode 0700).
+
+pub mod blob;
+pub mod container;
+pub mod draft;
+pub mod gc;
+pub mod image;
+pub mod layer;
+mod name;
+mod old_overlay;
+mod piecewise;
+pub mod pin;
+pub mod rootfs;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::fs;
+use crate::host::{Host, Ids};
+
+/// Where the state lies, and how ids are mapped while it is read and written.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// DATA of the crate documentation.
+    pub data: PathBuf,
+    /// The id map in force; anything but [`Ids::Root`] means that we are root in a user name space.
+    pub ids: Ids,
+}
+
+impl Store {
+    /// The store of this host; makes the directories that are missing.
+    pub fn open(host: &Host) -> Result<Store> {
+        Store::at(&host.data, host.ids.clone())
+    }
+
+    /// The store in `data`; makes the directories that are missing.
+    pub fn at(data: &Path, ids: Ids) -> Result<Store> {
+        for dir in ["blobs/sha256", "layers", "images", "containers", "names", "ephemeral", "tmp"] {
+            fs::create_dir_all(&data.join(dir), 0o700)?;
+        }
+        Ok(Store { data: data.to_owned(), ids })
+    }
+
+    /// Makes all that was written so far durable, with one call for however many files.
+    ///
+    /// To be called before the rename that makes an object visible: after a power cut, a name must not stand for less
+    /// than what was written under it.
+    pub fn sync(&self) -> Result<()> {
+        let dir = fs::open(&self.data)?;
+        rustix::fs::syncfs(&dir).with_context(|| format!("cannot sync {}", self.data.display()))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A store in a directory of its own, removed when dropped.
+    pub(crate) struct Scratch {
+        pub(crate) dir: PathBuf,
+        pub(crate) store: Store,
+    }
+
+    impl Scratch {
+        pub(crate) fn new(ids: Ids) -> Scratch {
+            let mut random = [0; 8];
+            rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap();
+            let dir = std::env::temp_dir().join(format!("dhow-store-{:016x}", u64::from_ne_bytes(random)));
+            Scratch { store: Store::at(&dir.join("data"), ids).unwrap(), dir }
+        }
+
+        /// Whether no draft is left over.
+        pub(crate) fn is_tidy(&self) -> bool {
+            fs::read_dir(&self.store.data.join("tmp")).unwrap().is_empty()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_tree(&self.dir);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Names of containers: `names/NAME`, a symlink to the id, whose making is the claim.
+//!
+//! Invariant: a claim counts only while its container exists or is being made; one that does not is anybody's to take.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+use super::Store;
+use super::container::{ContainerDir, Record, read_json};
+use crate::error::ResultExt;
+use crate::fs;
+use crate::sys::lock::{self, Kind};
+
+fn link(store: &Store, name: &str) -> PathBuf {
+    store.data.join("names").join(name)
+}
+
+/// symlink(2) is the claim. A claim whose container is neither there nor being made is left over from a crash.
+pub(super) fn claim(store: &Store, name: &str, id: &str) -> Result<()> {
+    let path = link(store, name);
+    let taken = || -> Result<()> {
+        let owner = owner_of(store, name)?.unwrap_or_default();
+        Err(anyhow!("the name is in use by container {}", &owner[..owner.len().min(12)]))
+            .with_context(|| format!("cannot create container {name}"))
+            .hint(format!("remove it with dhow rm -f {name}, or choose another --name"))
+    };
+    let about = || format!("cannot claim the name {name}");
+    match fs::symlink(Path::new(id), &path) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(e).with_context(about),
+    }
+    let _names = lock_all(store)?;
+    if let Some(owner) = owner_of(store, name)? {
+        if is_alive_or_kept(store, &owner)? {
+            return taken();
+        }
+        fs::remove_file(&path)?;
+    }
+    match fs::symlink(Path::new(id), &path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => taken(),
+        other => other.with_context(about),
+    }
+}
+
+/// Claims are removed by one at a time: two at once would each remove what the other has just claimed.
+fn lock_all(store: &Store) -> Result<File> {
+    let names = fs::open_or_create(&store.data.join("names.lock"), 0o600)?;
+    lock::acquire(&names, Kind::Exclusive).context("cannot lock the names")?;
+    Ok(names)
+}
+
+/// Whether a name is claimed, for choosing one that is not.
+pub fn is_taken(store: &Store, name: &str) -> Result<bool> {
+    Ok(owner_of(store, name)?.is_some())
+}
+
+/// Whether somebody is making a container of this name at this moment, or was a moment ago.
+pub fn is_being_made(store: &Store, name: &str) -> Result<bool> {
+    let Some(owner) = owner_of(store, name)? else { return Ok(false) };
+    Ok(fs::metadata(&ContainerDir::of(store, &owner).file("record.json"))?.is_none()
+        && is_alive_or_kept(store, &owner)?)
+}
+
+/// Whether the claim of this id counts: the container exists, or somebody is making it at this moment.
+pub(super) fn is_alive_or_kept(store: &Store, id: &str) -> Result<bool> {
+    let record_path = ContainerDir::of(store, id).file("record.json");
+    let is_there = || Ok::<_, anyhow::Error>(fs::metadata(&record_path)?.is_some());
+    if is_there()? {
+        return Ok(true);
+    }
+    let is_being_made = super::draft::any_held(store, |dir| {
+        let record: Option<Record> = read_json(&dir.join("container/record.json")).ok().flatten();
+        record.is_some_and(|r| r.id == id)
+    })?;
+    // It may have moved from the one place to the other between the two looks.
+    Ok(is_being_made || is_there()?)
+}
+
+pub(super) fn owner_of(store: &Store, name: &str) -> Result<Option<String>> {
+    Ok(fs::read_link(&link(store, name))?.map(|t| t.to_string_lossy().into_owned()))
+}
+
+pub(super) fn release(store: &Store, name: &str, id: &str) -> Result<()> {
+    let _names = lock_all(store)?;
+    if owner_of(store, name)?.as_deref() == Some(id) {
+        fs::remove_file(&link(store, name))?;
+    }
+    Ok(())
+}
+
+/// Frees what a container is called when its record does not tell.
+pub(super) fn release_all_of(store: &Store, id: &str) -> Result<()> {
+    for name in fs::read_dir(&store.data.join("names"))? {
+        release(store, &name.to_string_lossy(), id)?;
+    }
+    Ok(())
+}
+
+/// Whether a text may be a container's name (`[a-zA-Z0-9][a-zA-Z0-9_.-]*`: docker's rule, and one letter is enough).
+pub fn is_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    (1..=200).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(b))
+}
