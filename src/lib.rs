@@ -55,6 +55,7 @@ pub mod error;
 pub mod event;
 pub mod fs;
 pub mod host;
+pub mod image;
 pub mod oci;
 pub mod quantity;
 pub mod runtime;

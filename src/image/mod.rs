@@ -1,0 +1,58 @@
+//! Images without a registry: archives <-> store, and what there is to say about an image. Prints nothing.
+//!
+//! ```text
+//! load    archive::Archive (a tar, seekable or a stream, or a directory: members by name)
+//!         -> docker_archive | oci_layout: what images are in it, as Candidates
+//!         -> load: layers unpacked side by side, blobs verified -> store::image::publish
+//! import  one tar -> a layer, and a config made from --change -> store::image::publish
+//! save    store -> docker archive | OCI archive | OCI directory
+//! ```
+//! A layer whose compressed form did not come with it is kept unpacked only; the manifest then names the uncompressed
+//! tar, and [`content`] gives its bytes as if it were a blob.
+
+pub mod archive;
+pub mod candidate;
+pub mod change;
+pub mod compression;
+pub mod content;
+pub mod docker_archive;
+pub mod history;
+pub mod import;
+pub mod inspect;
+pub mod load;
+pub mod manifest;
+pub mod oci_layout;
+pub mod parallel;
+pub mod platform;
+pub mod remove;
+pub mod save;
+pub mod section;
+pub mod tag;
+pub mod tar_members;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::path::PathBuf;
+
+pub use content::blob_or_layer;
+pub use platform::Platform;
+
+/// Where an archive comes from.
+#[derive(Debug)]
+pub enum Input {
+    /// A file, or, where the format has one, a directory.
+    Path(PathBuf),
+    /// An open file, such as standard input; read from where it stands.
+    Stream(File),
+}
+
+impl Input {
+    /// What errors call it.
+    pub fn name(&self) -> String {
+        match self {
+            Input::Path(path) => path.display().to_string(),
+            Input::Stream(_) => "standard input".to_owned(),
+        }
+    }
+}
