@@ -61,6 +61,7 @@ pub mod quantity;
 pub mod runtime;
 pub mod spec;
 pub mod store;
+pub mod supervisor;
 pub mod sys;
 pub mod userns;
 

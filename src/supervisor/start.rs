@@ -1,0 +1,340 @@
+//! From the container's directory to a running program: root, user, cgroup, streams, init. Each step named, in order.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+
+use super::emulation::Emulation;
+use super::log::{Stream, Writer};
+use super::relay::Relay;
+use super::{Begin, Control};
+use crate::fs;
+use crate::host::{self, Ids};
+use crate::oci::runtime::{Mount, Spec};
+use crate::runtime::cgroup::{self, Cgroup};
+use crate::runtime::rootfs::Root;
+use crate::runtime::sync::Socket;
+use crate::runtime::{Bundle, CreateOptions, Init, Isolation, Rootfs, Stdio, create, sealed};
+use crate::spec::user;
+use crate::store::Store;
+use crate::store::container::{ContainerDir, ProcessId, Record, State, start_time};
+use crate::store::rootfs;
+
+/// A container that runs, and all that serving it takes.
+#[derive(Debug)]
+pub struct Running {
+    /// The container's init.
+    pub init: Init,
+    /// Our side of its terminal.
+    pub terminal: Option<OwnedFd>,
+    /// Its root, where it is a chroot and nothing else.
+    pub chroot: Option<PathBuf>,
+    /// Its cgroup.
+    pub cgroup: Option<Cgroup>,
+    /// Its streams.
+    pub relays: Vec<Relay>,
+    /// Its log.
+    pub log: Option<Writer>,
+    /// Who answers root's calls of a single-id user.
+    pub emulation: Option<Emulation>,
+    /// Held so that a detached, interactive container's stdin does not end.
+    pub open_stdin: Option<OwnedFd>,
+}
+
+/// Our ends of the container's streams.
+struct Streams {
+    terminal: Option<OwnedFd>,
+    relays: Vec<Relay>,
+    log: Option<Writer>,
+    open_stdin: Option<OwnedFd>,
+}
+
+/// Starts the container of `dir`.
+pub fn start(
+    store: &Store,
+    dir: &ContainerDir,
+    record: &Record,
+    begin: &Begin,
+    control: &Socket,
+    data: Option<OwnedFd>,
+) -> Result<Running> {
+    let text = fs::read_to_string(&dir.file("config.json"))?;
+    let mut spec: Spec = serde_json::from_str(&text)
+        .with_context(|| format!("cannot read {}", dir.file("config.json").display()))?;
+    let root = rootfs::prepare(store, dir, record)?;
+    resolve_user(&mut spec, record, &root.0)?;
+    let warn = &mut |text: String| drop(control.send(&Control::Warning(text), None));
+    let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
+    let chroot = chroot_of(&root.0, begin);
+    let started = run(store, dir, record, begin, data, &spec, root, cgroup.as_ref());
+    let (init, streams, emulation) = match started {
+        Ok(parts) => parts,
+        Err(error) => {
+            if let Some(cgroup) = &cgroup {
+                let _ = cgroup.kill_all().and_then(|()| cgroup.remove());
+            }
+            return Err(error);
+        }
+    };
+    let Streams { terminal, relays, log, open_stdin } = streams;
+    Ok(Running { init, terminal, chroot, cgroup, relays, log, emulation, open_stdin })
+}
+
+/// The root that a container without name spaces is confined to.
+fn chroot_of(root: &rootfs::Root, begin: &Begin) -> Option<PathBuf> {
+    match root {
+        rootfs::Root::Dir(path) if begin.isolation == Isolation::Chroot => Some(path.clone()),
+        _ => None,
+    }
+}
+
+type Parts = (Init, Streams, Option<Emulation>);
+
+#[expect(clippy::too_many_arguments, reason = "the one place where all that was prepared comes together")]
+fn run(
+    store: &Store,
+    dir: &ContainerDir,
+    record: &Record,
+    begin: &Begin,
+    data: Option<OwnedFd>,
+    spec: &Spec,
+    (root, driver): (rootfs::Root, &str),
+    cgroup: Option<&Cgroup>,
+) -> Result<Parts> {
+    let (stdio, mut streams) = make_stdio(dir, record, begin, spec)?;
+    let emulate = store.ids == Ids::Single;
+    let v2 = cgroup.map(Cgroup::v2_dir).transpose()?.flatten();
+    let cgroup_doors = match (cgroup, &v2) {
+        (Some(cgroup), None) => cgroup.doors()?,
+        _ => Vec::new(),
+    };
+    let options = CreateOptions {
+        cgroup_doors,
+        reaper: if record.init { Some(sealed::own()?) } else { None },
+        cgroup_dirs: cgroup.map(Cgroup::mounts).unwrap_or_default(),
+        emulate,
+        isolation: begin.isolation,
+    };
+    let chroot = chroot_of(&root, begin);
+    let rootfs = match root {
+        rootfs::Root::Mount(tree) => Rootfs::Mount(tree, dir.file("merged")),
+        rootfs::Root::Dir(path) => Rootfs::Dir(path),
+    };
+    let bundle = Bundle { dir: &dir.path, spec, rootfs };
+    let mut init = create(&bundle, stdio, &options, v2.as_ref().map(AsFd::as_fd))?;
+    let mut emulation = if emulate { Some(Emulation::open(dir)?) } else { None };
+    if let (Some(emulation), Some(listener)) = (&mut emulation, init.listener.take()) {
+        emulation.add(listener);
+    }
+    if let Some(master) = init.console.take() {
+        streams.terminal = Some(master.try_clone().context("cannot copy the terminal")?);
+        streams.relays.extend(terminal_relays(master, data, record)?);
+    }
+    // Before the program runs: if this cannot be written, nothing has happened yet.
+    write_state(dir, &init, driver, chroot, cgroup)?;
+    init.start(|socket| serve_until_exec(socket, emulation.as_mut()))?;
+    Ok((init, streams, emulation))
+}
+
+/// Answers emulated calls that init makes between `Start` and exec.
+fn serve_until_exec(socket: BorrowedFd<'_>, emulation: Option<&mut Emulation>) -> Result<()> {
+    let Some(emulation) = emulation else { return Ok(()) };
+    loop {
+        let ready: Vec<(bool, bool)> = {
+            let mut fds = vec![PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+            fds.extend(emulation.interest().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            rustix::event::poll(&mut fds, None).context("cannot wait for the container")?;
+            fds.iter()
+                .map(|f| (f.revents().contains(PollFlags::IN), f.revents().contains(PollFlags::HUP)))
+                .collect()
+        };
+        if ready[0] != (false, false) {
+            return Ok(());
+        }
+        emulation.step(&ready[1..]);
+    }
+}
+
+fn write_state(
+    dir: &ContainerDir,
+    init: &Init,
+    driver: &str,
+    chroot: Option<PathBuf>,
+    cgroup: Option<&Cgroup>,
+) -> Result<()> {
+    let of = |pid: i32| Some(ProcessId { pid, start_time: start_time(pid)? });
+    let gone = "the container's processes are not to be seen in /proc";
+    let state = State {
+        supervisor: host::visible_pid().and_then(of).context(gone)?,
+        init: host::visible_pid_of(init.pidfd.as_fd())?
+            .and_then(of)
+            .unwrap_or(ProcessId { pid: 0, start_time: 0 }),
+        started_at: Timestamp::now(),
+        driver: driver.to_owned(),
+        chroot,
+        cgroup: cgroup.map(serde_json::to_value).transpose().context("cannot note the cgroup")?,
+    };
+    dir.write_state(&state)
+}
+
+/// Looks the user up in the container's own files, beneath its root.
+fn resolve_user(spec: &mut Spec, record: &Record, root: &rootfs::Root) -> Result<()> {
+    let root = match root {
+        rootfs::Root::Mount(tree) => Root::from(tree.try_clone().context("cannot use the root")?),
+        rootfs::Root::Dir(path) => Root::open_host(path)?,
+    };
+    let options = &record.options;
+    let extra: Vec<String> =
+        options.get("group_add").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
+    apply_user(
+        spec.process_mut().as_mut().context("config.json has no process")?,
+        &record.user,
+        &extra,
+        record.has_home,
+        &root,
+    )
+}
+
+/// Sets ids, groups and HOME of a process for the user `text`.
+pub fn apply_user(
+    process: &mut crate::oci::runtime::Process,
+    text: &str,
+    extra: &[String],
+    has_home: bool,
+    root: &Root,
+) -> Result<()> {
+    let passwd = read_inside(root, "/etc/passwd");
+    let group = read_inside(root, "/etc/group");
+    let resolved = user::resolve(text, extra, &passwd, &group)?;
+    let target = process.user_mut();
+    target.set_uid(resolved.uid);
+    target.set_gid(resolved.gid);
+    target.set_additional_gids(Some(resolved.groups));
+    if !has_home && let Some(env) = process.env_mut() {
+        env.push(format!("HOME={}", resolved.home));
+    }
+    if resolved.uid != 0
+        && let Some(mut caps) = process.capabilities().clone()
+    {
+        // A user other than root has none of its own; what it may gain by exec is the bounding set.
+        let none = || Some(std::collections::HashSet::new());
+        caps.set_effective(none());
+        caps.set_permitted(none());
+        process.set_capabilities(Some(caps));
+    }
+    Ok(())
+}
+
+/// A small file of the container; empty where there is none, or where it is not a file.
+fn read_inside(root: &Root, path: &str) -> String {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    if let Ok(file) = root.open_file(Path::new(path)) {
+        let _ = std::fs::File::from(file).take(4 << 20).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn make_cgroup(
+    dir: &ContainerDir,
+    spec: &Spec,
+    record: &Record,
+    begin: &Begin,
+    warn: &mut dyn FnMut(String),
+) -> Result<Option<Cgroup>> {
+    let Some(linux) = spec.linux() else { return Ok(None) };
+    let Some(resources) = linux.resources() else { return Ok(None) };
+    let path = linux.cgroups_path().as_ref().and_then(|p| p.to_str()).unwrap_or("dhow/container");
+    // A chroot has the devices of the sandbox around it, and its rules.
+    let devices_needed = resources.devices().is_some() && begin.isolation == Isolation::Full;
+    let delegated = spec.mounts().iter().flatten().any(shows_writable_cgroup);
+    let wanted = cgroup::Wanted { path, resources, devices_needed, delegated };
+    let hierarchy = cgroup::probe()?;
+    if let Some(planned) = cgroup::planned(&hierarchy, path)? {
+        dir.note_cgroup(&serde_json::to_value(planned).context("cannot note the cgroup")?);
+    }
+    cgroup::create(&hierarchy, &wanted, warn, record.strict_limits)
+}
+
+fn shows_writable_cgroup(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("cgroup") && mount.options().iter().flatten().any(|word| word == "rw")
+}
+
+/// The container's streams and our ends of them. In the foreground the container gets the command's own descriptors where
+/// nothing stands in between: no log to keep, and no terminal that it could play tricks on.
+fn make_stdio(dir: &ContainerDir, record: &Record, begin: &Begin, spec: &Spec) -> Result<(Stdio, Streams)> {
+    let log = if record.log { Some(Writer::open(&dir.file("log"))?) } else { None };
+    let mut streams = Streams { terminal: None, relays: Vec::new(), log, open_stdin: None };
+    if record.terminal {
+        let (rows, columns) = begin.size;
+        return Ok((Stdio::Terminal { rows, columns }, streams));
+    }
+    let user = spec.process().as_ref().map_or(0, |p| p.user().uid());
+    let stdin = make_stdin(record, begin, &mut streams)?;
+    let stdout = output(rustix::stdio::stdout(), begin, Stream::Out, user, &mut streams)?;
+    let stderr = output(rustix::stdio::stderr(), begin, Stream::Err, user, &mut streams)?;
+    Ok((Stdio::Fds([stdin, stdout, stderr]), streams))
+}
+
+fn make_stdin(record: &Record, begin: &Begin, streams: &mut Streams) -> Result<OwnedFd> {
+    let own = rustix::stdio::stdin();
+    if begin.foreground && begin.stdin {
+        if !rustix::termios::isatty(own) {
+            return own.try_clone_to_owned().context("cannot use stdin");
+        }
+        let (read, write) = pipe()?;
+        let from = own.try_clone_to_owned().context("cannot use stdin")?;
+        streams.relays.push(Relay::new(from, Some(write), None).for_input());
+        return Ok(read);
+    }
+    if record.interactive && !begin.foreground {
+        let (read, write) = pipe()?;
+        streams.open_stdin = Some(write);
+        return Ok(read);
+    }
+    rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context("cannot open /dev/null")
+}
+
+fn output(
+    own: BorrowedFd<'_>,
+    begin: &Begin,
+    stream: Stream,
+    user: u32,
+    streams: &mut Streams,
+) -> Result<OwnedFd> {
+    let clone = || own.try_clone_to_owned().context("cannot use our standard streams");
+    if begin.foreground && streams.log.is_none() && !rustix::termios::isatty(own) {
+        return clone();
+    }
+    let (read, write) = pipe()?;
+    // /dev/stdout can be opened again by its owner only; a program that is not root expects to be able to.
+    if user != 0 {
+        let _ = rustix::fs::fchown(&write, Some(rustix::fs::Uid::from_raw(user)), None);
+    }
+    let to = if begin.foreground { Some(clone()?) } else { None };
+    let logged = streams.log.as_ref().map(|_| stream);
+    streams.relays.push(Relay::new(read, to, logged));
+    Ok(write)
+}
+
+fn terminal_relays(master: OwnedFd, data: Option<OwnedFd>, record: &Record) -> Result<Vec<Relay>> {
+    let copy = |fd: &OwnedFd| fd.try_clone().context("cannot copy a descriptor");
+    let logged = record.log.then_some(Stream::Out);
+    let mut relays = Vec::new();
+    if let Some(data) = data {
+        relays.push(Relay::new(copy(&data)?, Some(copy(&master)?), None).for_input());
+        relays.push(Relay::new(master, Some(data), logged));
+    } else {
+        relays.push(Relay::new(master, None, logged));
+    }
+    Ok(relays)
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")
+}
