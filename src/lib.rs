@@ -51,6 +51,7 @@
 //!   mknod(2) is, and the root is moved where pivot_root(2) is.
 
 pub mod dockerfile;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod fs;

@@ -1,0 +1,306 @@
+//! create: options -> a bundle on disk under a claimed name.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use jiff::Timestamp;
+
+use super::{Engine, devices, name, reap};
+use crate::error::ResultExt;
+use crate::fs;
+use crate::host::{Host, Ids};
+use crate::oci::image::ImageConfiguration;
+use crate::oci::runtime::{Capabilities, LinuxResources};
+use crate::spec::options::{Mount, Network, Options};
+use crate::spec::{self, Facts};
+use crate::store::container::{self, ContainerDir, Record, Source};
+use crate::store::image;
+
+/// What a container is to be made from and how.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// Where its root comes from.
+    pub from: From,
+    /// Its name; one is made up otherwise.
+    pub name: Option<String>,
+    /// Removed when it ends.
+    pub auto_remove: bool,
+    /// Whether a log is kept.
+    pub log: bool,
+    /// All else.
+    pub options: Options,
+}
+
+/// Where the root comes from, as typed.
+#[derive(Debug, Clone)]
+pub enum From {
+    /// An image, by name or id.
+    Image(String),
+    /// A directory of the host.
+    Rootfs {
+        /// As typed.
+        path: PathBuf,
+        /// Beneath a throw-away overlay.
+        throw_away: bool,
+    },
+}
+
+/// A container that was made: its lock keeps everybody off until it is started or dropped.
+#[derive(Debug)]
+pub struct Created {
+    /// Its directory.
+    pub dir: ContainerDir,
+    /// Its record.
+    pub record: Record,
+    /// Its limits.
+    pub resources: LinuxResources,
+    /// For the supervisor.
+    pub lock: OwnedFd,
+}
+
+/// Makes the container.
+pub fn create(engine: &Engine, wanted: CreateOptions) -> Result<Created> {
+    let store = &engine.store;
+    reap::sweep(store)?;
+    if let Some(name) = &wanted.name
+        && !container::is_name(name)
+    {
+        return Err(anyhow!("cannot use {name:?} as a name"))
+            .hint("a name is made of a-z A-Z 0-9 _ . - and begins with a letter or digit");
+    }
+    if let Some(name) = &wanted.name {
+        reap::settle_name(store, name)?;
+    }
+    let (source, config) = source(engine, &wanted.from)?;
+    let options = wanted.options;
+    check(&options)?;
+    let id = random_id()?;
+    let dir = ContainerDir::of(store, &id);
+    let found = devices::look_up(&options, &store.ids)?;
+    // In a user name space no device can be made, only the host's be bound.
+    let (devices, device_binds) = match store.ids {
+        Ids::Root => (found.into_iter().map(|(_, device)| device).collect(), Vec::new()),
+        _ => (Vec::new(), found.into_iter().map(|(host, device)| (host, device.path().clone())).collect()),
+    };
+    let facts = Facts {
+        id: &id,
+        dir: &dir.path,
+        capabilities: held_capabilities()?,
+        guards_devices: store.ids == Ids::Root,
+        devices,
+        device_binds,
+        host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let spec = spec::build(config.as_ref(), &options, &facts)?;
+    let hostname = spec::hostname(&options, &facts);
+    let image_config = config.as_ref().and_then(|c| c.config().clone()).unwrap_or_default();
+    let mut labels: BTreeMap<String, String> =
+        image_config.labels().clone().unwrap_or_default().into_iter().collect();
+    labels.extend(options.labels.clone());
+    let user = options.user.clone().or_else(|| image_config.user().clone()).unwrap_or_default();
+    let env = spec.process().as_ref().and_then(|p| p.env().clone()).unwrap_or_default();
+    let stop_signal = options.stop_signal.clone().or_else(|| image_config.stop_signal().clone());
+    let mut record = Record {
+        id: id.clone(),
+        name: String::new(),
+        created: Timestamp::now(),
+        source,
+        user,
+        has_home: env.iter().any(|e| e.starts_with("HOME=")),
+        auto_remove: wanted.auto_remove,
+        terminal: options.terminal,
+        interactive: options.interactive,
+        init: options.init,
+        stop_signal: super::stop::parse_signal(stop_signal.as_deref().unwrap_or("TERM"))?,
+        stop_timeout: options.stop_timeout.unwrap_or(10),
+        labels,
+        strict_limits: options.strict_limits,
+        log: wanted.log,
+        options: serde_json::to_value(&options).context("cannot encode the options")?,
+    };
+    // Last of what can be refused: it makes directories.
+    make_bind_sources(&options)?;
+    let config_json = serde_json::to_vec(&spec).context("cannot encode the spec")?;
+    let hostname_line = format!("{hostname}\n");
+    let (hosts, resolv_conf) = (hosts(&options, &hostname), resolv_conf(&options));
+    let files: [(&str, &[u8]); 4] = [
+        ("config.json", &config_json),
+        ("hostname", hostname_line.as_bytes()),
+        ("hosts", hosts.as_bytes()),
+        ("resolv.conf", resolv_conf.as_bytes()),
+    ];
+    let (dir, lock) = match wanted.name {
+        Some(name) => {
+            record.name = name;
+            container::create(store, &record, &files)?
+        }
+        None => create_unnamed(engine, &mut record, &files)?,
+    };
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
+    Ok(Created { dir, record, resources, lock })
+}
+
+/// Tries made-up names until one is free.
+fn create_unnamed(
+    engine: &Engine,
+    record: &mut Record,
+    files: &[(&str, &[u8])],
+) -> Result<(ContainerDir, OwnedFd)> {
+    let mut last = None;
+    for attempt in 0..20 {
+        let mut bytes = [0; 8];
+        random(&mut bytes)?;
+        record.name = name::from_random(bytes, attempt);
+        if container::is_taken(&engine.store, &record.name)? {
+            continue;
+        }
+        match container::create(&engine.store, record, files) {
+            Ok(made) => return Ok(made),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| anyhow!("cannot find a free name")))
+}
+
+fn source(engine: &Engine, from: &From) -> Result<(Source, Option<ImageConfiguration>)> {
+    match from {
+        From::Image(name) => {
+            let image = image::find(&engine.store, name)
+                .with_context(|| format!("cannot run {name}"))
+                .map_err(|e| {
+                    if super::is_not_found(&e) { e.context(crate::error::Hint(absent_hint(name))) } else { e }
+                })?;
+            let source =
+                Source::Image { name: name.clone(), id: image.id.to_string(), diff_ids: image.diff_ids };
+            Ok((source, Some(image.config)))
+        }
+        From::Rootfs { path, throw_away } => {
+            let path = fs::canonicalize(path).context("cannot use the root file system")?;
+            anyhow::ensure!(
+                fs::metadata(&path)?.is_some_and(|m| m.is_dir()),
+                "cannot use the root file system {}: it is not a directory",
+                path.display()
+            );
+            Ok((Source::Dir { path, throw_away: *throw_away }, None))
+        }
+    }
+}
+
+fn absent_hint(name: &str) -> String {
+    format!("bring it here first: dhow load -i ARCHIVE, or dhow import ROOT.tar {name}")
+}
+
+/// What can be refused before anything is made.
+fn check(options: &Options) -> Result<()> {
+    if let Some(name) = &options.hostname
+        && (name.is_empty() || name.len() > 64)
+    {
+        anyhow::bail!("cannot use the hostname {name:?}: it has 1 to 64 characters");
+    }
+    let mut targets = std::collections::HashSet::new();
+    for mount in &options.mounts {
+        let (Mount::Bind { target, .. } | Mount::Tmpfs { target, .. }) = mount;
+        anyhow::ensure!(targets.insert(target), "cannot mount twice on {}", target.display());
+    }
+    for key in options.sysctls.keys() {
+        let is_private = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|p| key.starts_with(p))
+            || matches!(key.as_str(), "kernel.sem" | "kernel.domainname" | "kernel.hostname")
+            || (key.starts_with("net.") && options.network != Network::Host);
+        if !is_private {
+            return Err(anyhow!("cannot set sysctl {key}: it is not a parameter of the container alone")).hint(
+                "what has a name space can be set: kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*, and net.* with a network of its own",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// -v makes a missing source, --mount insists on it.
+fn make_bind_sources(options: &Options) -> Result<()> {
+    for mount in &options.mounts {
+        let Mount::Bind { source, create_source, .. } = mount else { continue };
+        if fs::metadata(source)?.is_some() {
+            continue;
+        }
+        if !*create_source {
+            return Err(anyhow!("cannot bind {}: it does not exist", source.display()))
+                .hint("make it first, or use -v, which makes a directory");
+        }
+        fs::create_dir_all(source, 0o755)?;
+    }
+    Ok(())
+}
+
+/// The capabilities in our bounding set: no more can be given.
+pub(super) fn held_capabilities() -> Result<Capabilities> {
+    use std::str::FromStr;
+    let held = caps::read(None, caps::CapSet::Bounding).context("cannot read our capabilities")?;
+    Ok(held
+        .iter()
+        .filter_map(|c| {
+            let name = c.to_string();
+            crate::oci::runtime::Capability::from_str(name.strip_prefix("CAP_").unwrap_or(&name)).ok()
+        })
+        .collect())
+}
+
+fn hosts(options: &Options, hostname: &str) -> String {
+    let own = match options.network {
+        // The host's own names hold on the host's network.
+        Network::Host => fs::read_to_string(Path::new("/etc/hosts")).ok(),
+        Network::None => None,
+    };
+    let mut text = own.unwrap_or_else(|| {
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned()
+    });
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    if options.network == Network::None {
+        text.push_str(&format!("127.0.1.1\t{hostname}\n"));
+    }
+    for (name, address) in &options.add_hosts {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    text
+}
+
+fn resolv_conf(options: &Options) -> String {
+    let host = fs::read_to_string(Path::new("/etc/resolv.conf")).unwrap_or_default();
+    if options.dns.is_empty() && options.dns_search.is_empty() {
+        return host;
+    }
+    let keep = |line: &&str| {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        match word {
+            "nameserver" => options.dns.is_empty(),
+            "search" => options.dns_search.is_empty(),
+            _ => true,
+        }
+    };
+    let mut lines: Vec<String> = host.lines().filter(keep).map(str::to_owned).collect();
+    lines.extend(options.dns.iter().map(|s| format!("nameserver {s}")));
+    if !options.dns_search.is_empty() {
+        lines.push(format!("search {}", options.dns_search.join(" ")));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn random(bytes: &mut [u8]) -> Result<()> {
+    rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty())
+        .context("cannot read random bytes")?;
+    Ok(())
+}
+
+fn random_id() -> Result<String> {
+    let mut bytes = [0; 32];
+    random(&mut bytes)?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// The environment of `-e NAME` without a value: the caller's.
+pub fn env_of_host(host: &Host, name: &str) -> Option<String> {
+    host.env.get(std::ffi::OsStr::new(name)).and_then(|v| v.to_str()).map(|v| format!("{name}={v}"))
+}

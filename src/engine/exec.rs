@@ -1,0 +1,129 @@
+//! exec: one more process in a container that runs.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::attach::{Ended, Signals, follow_process};
+use super::start::terminal_size;
+use super::{Engine, stop};
+use crate::fs;
+use crate::host::Ids;
+use crate::oci::runtime::{LinuxNamespaceType, Spec};
+use crate::runtime::exec::{Request, exec as enter, null_stdio};
+use crate::runtime::rootfs::Root;
+use crate::spec::capabilities;
+use crate::supervisor::{self, apply_user};
+
+/// What to run and how.
+#[derive(Debug, Clone, Default)]
+pub struct ExecOptions {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// `KEY=VALUE` on top of the container's.
+    pub env: Vec<String>,
+    /// Working directory; the container's otherwise.
+    pub workdir: Option<String>,
+    /// `user[:group]`; the container's otherwise.
+    pub user: Option<String>,
+    /// A pty.
+    pub terminal: bool,
+    /// stdin is passed on.
+    pub interactive: bool,
+    /// Does not wait.
+    pub detach: bool,
+    /// All rights of the caller.
+    pub privileged: bool,
+}
+
+/// Runs it; the exit code, or `Detached`.
+pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended> {
+    let about = || format!("cannot exec in {wanted}");
+    let (dir, state) = engine.running(wanted).with_context(about)?;
+    let signals = if options.detach { None } else { Some(Signals::catch()?) };
+    let init = stop::open_init(engine, &state).with_context(about)?;
+    let record = dir.record()?;
+    let text = fs::read_to_string(&dir.file("config.json"))?;
+    let spec: Spec = serde_json::from_str(&text)
+        .with_context(|| format!("cannot read {}", dir.file("config.json").display()))?;
+    let mut process = spec.process().clone().context("config.json has no process")?;
+    process.set_args(Some(options.command.clone()));
+    if let Some(dir) = &options.workdir {
+        process.set_cwd(dir.into());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    if options.terminal && !env.iter().any(|e| e.starts_with("TERM=")) {
+        env.push("TERM=xterm".into());
+    }
+    for new in &options.env {
+        let key = format!("{}=", new.split('=').next().unwrap_or_default());
+        env.retain(|e| !e.starts_with(&key));
+        env.push(new.clone());
+    }
+    let has_home = env.iter().any(|e| e.starts_with("HOME="));
+    process.set_env(Some(env));
+    if options.privileged {
+        let caps =
+            capabilities::everything(process.capabilities().as_ref(), super::create::held_capabilities()?);
+        process.set_capabilities(caps);
+    }
+    let root = match &state.chroot {
+        Some(path) => Root::open_host(path)?,
+        None => Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid)))?,
+    };
+    let user = options.user.clone().unwrap_or_else(|| record.user.clone());
+    apply_user(&mut process, &user, &[], has_home, &root)?;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let namespaces = linux.namespaces().clone().unwrap_or_default();
+    let request = Request {
+        process,
+        namespaces: namespaces.iter().fold(0, |flags, n| flags | kind_flag(n.typ())),
+        seccomp: linux.seccomp().clone().filter(|_| !options.privileged && state.chroot.is_none()),
+        cgroup: state.cgroup.clone().and_then(|c| serde_json::from_value(c).ok()),
+        terminal: options.terminal.then(terminal_size),
+        emulate: engine.current_ids()? == Ids::Single,
+        foreground: !options.detach,
+        chroot: state.chroot.clone(),
+    };
+    run(&dir.path, &init, &request, &options, signals).with_context(about)
+}
+
+fn kind_flag(kind: LinuxNamespaceType) -> i32 {
+    kind as i32
+}
+
+fn run(
+    dir: &Path,
+    init: &std::os::fd::OwnedFd,
+    request: &Request,
+    options: &ExecOptions,
+    signals: Option<Signals>,
+) -> Result<Ended> {
+    let mut stdio = null_stdio()?;
+    if !options.detach && !options.terminal {
+        let own = |fd: std::os::fd::BorrowedFd<'_>| {
+            fd.try_clone_to_owned().context("cannot use our standard streams")
+        };
+        if options.interactive {
+            stdio[0] = own(rustix::stdio::stdin())?;
+        }
+        stdio[1] = own(rustix::stdio::stdout())?;
+        stdio[2] = own(rustix::stdio::stderr())?;
+    }
+    let mut process = enter(init, request, Some(stdio))?;
+    if let Some(listener) = process.listener.take() {
+        supervisor::hand_over_listener(dir, listener.as_fd())?;
+    }
+    process.start(|_| Ok(()))?;
+    let Some(signals) = signals else { return Ok(Ended::Detached) };
+    let console = process.console.take();
+    follow_process(&process, console, &signals, options.interactive)
+}
+
+impl Engine {
+    /// How ids are mapped in the name space that we are in by now.
+    fn current_ids(&self) -> Result<Ids> {
+        crate::host::current_ids()
+    }
+}

@@ -1,0 +1,58 @@
+//! The container verbs: take options, return data. Print nothing, parse nothing.
+
+pub mod attach;
+pub mod create;
+mod devices;
+pub mod exec;
+pub mod inspect;
+pub mod list;
+pub mod logs;
+pub mod name;
+pub mod reap;
+pub mod remove;
+pub mod start;
+pub mod stop;
+pub mod wait;
+
+use anyhow::Result;
+
+use crate::error::NotFound;
+use crate::host::Host;
+use crate::store::Store;
+use crate::store::container::{self, ContainerDir, State, Status};
+
+/// What every verb works with.
+#[derive(Debug)]
+pub struct Engine {
+    /// Machine and caller.
+    pub host: Host,
+    /// The state on disk.
+    pub store: Store,
+}
+
+impl Engine {
+    /// Opens the store. What the last crash left is cleared by the verbs that come across it.
+    pub fn open(host: Host) -> Result<Engine> {
+        let store = Store::open(&host)?;
+        Ok(Engine { host, store })
+    }
+
+    /// The container that the user named.
+    pub fn find(&self, wanted: &str) -> Result<ContainerDir> {
+        container::find(&self.store, wanted)
+    }
+
+    /// The container and its state, if it runs.
+    pub fn running(&self, wanted: &str) -> Result<(ContainerDir, State)> {
+        let dir = self.find(wanted)?;
+        match reap::settled(&self.store, &dir)? {
+            Status::Running(state) => Ok((dir, state)),
+            _ => Err(anyhow::anyhow!("container {wanted} is not running")),
+        }
+    }
+}
+
+/// Whether an error says that there is no such container.
+pub fn is_not_found(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<NotFound>().is_some()
+}

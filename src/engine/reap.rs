@@ -1,0 +1,126 @@
+//! Finding what a crash left, by whoever meets it: containers whose supervisor vanished, drafts nobody makes any more.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use crate::runtime::cgroup::Cgroup;
+use crate::store::container::{self, ContainerDir, Exit, Status};
+use crate::store::{Store, draft};
+
+/// The container's status with the dead settled: one whose supervisor was killed gets its end written down (137), or is
+/// removed if it was to be (`NotFound` then).
+pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
+    let status = dir.status()?;
+    let is_dead = matches!(status, Status::Dead(_));
+    let lives = matches!(status, Status::Running(_) | Status::Starting);
+    // A supervisor that was killed while it started or cleared away leaves no more than its cgroup.
+    if lives || (!is_dead && dir.noted_cgroup().is_none()) {
+        return Ok(status);
+    }
+    // The lock is ours while we tidy, so that a start at this moment waits for its turn.
+    let Some(_lock) = dir.try_lock()? else { return dir.status() };
+    clear_cgroup(dir);
+    if is_dead && dir.record().is_ok_and(|record| record.auto_remove) {
+        dir.remove(store)?;
+        return Err(dir.not_found());
+    }
+    if is_dead {
+        dir.write_exit(&Exit {
+            code: 137,
+            finished_at: Timestamp::now(),
+            oom_killed: false,
+            error: "its supervisor was killed".into(),
+        })?;
+    }
+    drop(_lock);
+    dir.status()
+}
+
+/// How long a start that others wait for may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The settled status once it is decided: waits for a start that is under way, whose supervisor cannot be told anything
+/// yet. `Starting` only if that takes too long.
+pub fn decided(store: &Store, dir: &ContainerDir) -> Result<Status> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = settled(store, dir)?;
+        if !matches!(status, Status::Starting) || Instant::now() > deadline {
+            return Ok(status);
+        }
+        pause();
+    }
+}
+
+/// Gives a container that has this name, and was killed a moment ago, the time to be dead: its processes are gone before
+/// the kernel has closed their files, and with them the lock.
+pub fn settle_name(store: &Store, name: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let may_be_dying = || match container::find(store, name).and_then(|dir| dir.status()) {
+        Ok(Status::Starting) => true,
+        Ok(Status::Running(state)) => container::open_process(state.supervisor).is_none_or(|s| has_ended(&s)),
+        Ok(_) => false,
+        Err(_) => container::is_being_made(store, name).unwrap_or(false),
+    };
+    if !may_be_dying() {
+        return Ok(());
+    }
+    while may_be_dying() && Instant::now() < deadline {
+        pause();
+    }
+    sweep(store)
+}
+
+/// A pidfd can be read once its process has ended (pidfd_open(2)).
+fn has_ended(pidfd: &std::os::fd::OwnedFd) -> bool {
+    let mut fds = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
+}
+
+/// Between two looks at what nobody announces.
+pub(super) fn pause() {
+    let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+    let _ = rustix::event::poll(&mut [], Some(&moment));
+}
+
+/// The processes are dead (they ended with the supervisor's pid name space); only the empty cgroup is left.
+fn clear_cgroup(dir: &ContainerDir) {
+    let Some(noted) = dir.noted_cgroup() else { return };
+    // One that cannot be removed now stays noted, for the next who comes by.
+    if serde_json::from_value::<Cgroup>(noted).is_ok_and(|cgroup| cgroup.remove().is_ok()) {
+        let _ = dir.forget_cgroup();
+    }
+}
+
+/// Clears what crashes left behind as far as it costs nothing to look: drafts and ended `--rm` containers.
+pub fn sweep(store: &Store) -> Result<()> {
+    container::sweep(store)?;
+    draft::sweep(store)?;
+    for id in container::ephemeral_ids(store)? {
+        let dir = ContainerDir::of(store, &id);
+        if dir.record().is_err() {
+            if dir.is_half_written()
+                && let Some(_lock) = dir.try_lock()?
+            {
+                dir.remove(store)?;
+            }
+            container::forget_ephemeral(store, &id)?;
+            continue;
+        }
+        match settled(store, &dir) {
+            Ok(Status::Exited(_) | Status::Created) => {
+                // Ended, or never started because its command was killed in between.
+                if let Some(_lock) = dir.try_lock()? {
+                    dir.remove(store)?;
+                }
+            }
+            Ok(_) => {}
+            Err(_) if dir.record().is_err() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
