@@ -50,6 +50,7 @@
 //!   error under `--isolation full`. In between, /proc and /sys are bound where fresh ones are refused, devices where
 //!   mknod(2) is, and the root is moved where pivot_root(2) is.
 
+pub mod cli;
 pub mod dockerfile;
 pub mod engine;
 pub mod error;
@@ -65,6 +66,36 @@ pub mod store;
 pub mod supervisor;
 pub mod sys;
 pub mod userns;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The program: a hidden role that dhow started itself in, or one command of the user. Returns the exit code.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // A file that grows over the caller's limit (ulimit -f) is an error of ours to tell, not a death.
+    sys::process::ignore_signal(libc::SIGXFSZ);
+    let word = |n: usize| args.get(n).and_then(|w| w.to_str());
+    // Each role is started with its end of a socket: at 3, and for `reap` at the number that it is told.
+    let has_socket = match word(1) {
+        Some("reap") => word(2).and_then(|n| n.parse().ok()).is_some_and(sys::process::is_socket),
+        _ => sys::process::is_socket(3),
+    };
+    let role = match (word(0), word(1)) {
+        (Some("dhow"), Some("supervise")) if has_socket => {
+            args.get(2).map(|dir| supervisor::serve::run(Path::new(dir)).map(|()| 0))
+        }
+        (Some("dhow"), Some("enter")) if has_socket => Some(runtime::exec::enter()),
+        (Some("dhow"), Some("reap")) if has_socket => Some(runtime::reaper::main(&args[2..])),
+        _ => None,
+    };
+    match role {
+        // A role has told whoever waits for it what went wrong; nobody reads its stderr.
+        Some(result) => ExitCode::from(result.unwrap_or(125)),
+        None => ExitCode::from(cli::main(args)),
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,190 @@
+//! argv <-> text. One file per verb: flags -> options, one call, render. Nothing else in the program prints.
+
+mod exec;
+mod flags;
+pub mod format;
+mod image;
+mod inspect;
+mod logs;
+mod out;
+mod parse;
+mod ps;
+mod run;
+mod run_flags;
+mod start;
+mod stop;
+mod verbs;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Command};
+
+use crate::engine::Engine;
+use crate::error::{self, ExitWith};
+use crate::event::Event;
+use crate::host::Host;
+use crate::userns;
+
+/// A verb: its name, its place in the help, its flags, what it does.
+pub(crate) struct Verb {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    /// Other spellings: `ls`, `container ls`.
+    pub(crate) aliases: &'static [&'static str],
+    pub(crate) flags: fn(Command) -> Command,
+    pub(crate) run: fn(&ArgMatches, &mut Session) -> Result<u8>,
+}
+
+/// What a verb gets.
+pub(crate) struct Session {
+    pub(crate) host: Host,
+}
+
+impl Session {
+    /// The engine, for verbs that only read.
+    pub(crate) fn engine(&mut self) -> Result<Engine> {
+        Engine::open(self.host.clone())
+    }
+
+    /// The engine, root of a user name space if we are not root: for verbs that make, start or remove.
+    pub(crate) fn engine_as_root(&mut self) -> Result<Engine> {
+        userns::enter(&mut self.host)?;
+        Engine::open(self.host.clone())
+    }
+}
+
+/// Prints what long work tells.
+pub(crate) fn events(event: Event) {
+    if let Event::Warning(text) = event {
+        out::warn(&text);
+    }
+}
+
+/// The program: one command, its exit code.
+pub fn main(args: Vec<OsString>) -> u8 {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    match dispatch(&matches) {
+        Ok(code) => code,
+        Err(error) => {
+            out::err(&error::report(&error));
+            // Docker's codes: 125 where it is `run` that fails, 1 elsewhere; what is more exact rides along.
+            match error.downcast_ref::<ExitWith>() {
+                Some(code) => code.0,
+                None if is_run(&matches) => 125,
+                None => 1,
+            }
+        }
+    }
+}
+
+fn is_run(matches: &ArgMatches) -> bool {
+    let run = |m: &ArgMatches| m.subcommand_name() == Some("run");
+    run(matches) || matches.subcommand().is_some_and(|(_, m)| run(m))
+}
+
+/// Help and version go to stdout; a mistake is one line and what to type instead.
+fn usage(error: &clap::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            u8::from(out::out(&error.render().to_string()).is_err())
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            out::err(&error.render().to_string());
+            1
+        }
+        _ => {
+            let text = error.render().to_string();
+            // The cause may go on over lines, up to the empty one: which arguments are missing.
+            let lines: Vec<&str> = text.lines().take_while(|l| !l.is_empty()).map(str::trim).collect();
+            let joined = lines.join(" ");
+            let cause = joined.strip_prefix("error: ").unwrap_or(&joined);
+            let tip = text.lines().find_map(|l| l.trim().strip_prefix("tip: ")).map(str::to_owned);
+            let usage = text.lines().find_map(|l| l.trim().strip_prefix("Usage: "));
+            let hint = tip.or_else(|| usage.map(|u| format!("usage: {u}")));
+            let hint = hint.unwrap_or_else(|| "dhow --help lists the commands".into());
+            out::err(&format!("dhow: cannot read the command line: {cause}\nhint: {hint}\n"));
+            // As docker: 125 for a flag that is wrong, 1 for what is missing or too much.
+            let is_flag = || cause.contains("'-");
+            match error.kind() {
+                ErrorKind::InvalidSubcommand
+                | ErrorKind::MissingRequiredArgument
+                | ErrorKind::TooManyValues => 1,
+                ErrorKind::UnknownArgument if !is_flag() => 1,
+                _ => 125,
+            }
+        }
+    }
+}
+
+fn command() -> Command {
+    let top = Command::new("dhow")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Builds, ships and runs containers, with no daemon and no helper programs")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .infer_subcommands(false)
+        .arg(
+            Arg::new("root")
+                .long("root")
+                .value_name("DIR")
+                .global(false)
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Keep all state in DIR [env: DHOW_ROOT]"),
+        );
+    // Each verb's flags are only built when it is the one that was typed: building all costs milliseconds.
+    let sub = |verb: &Verb, name: &'static str| {
+        Command::new(name).about(verb.about).visible_aliases(verb.aliases.iter().copied()).defer(verb.flags)
+    };
+    let top = top.subcommands(verbs::TOP.iter().map(|v| sub(v, v.name)));
+    let group = |name: &'static str, about: &'static str, all: &'static [Verb]| {
+        Command::new(name)
+            .about(about)
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .subcommands(all.iter().map(|v| sub(v, v.name)))
+    };
+    top.subcommand(group("container", "Work with containers", verbs::CONTAINER)).subcommand(group(
+        "image",
+        "Work with images",
+        verbs::IMAGE,
+    ))
+}
+
+fn dispatch(matches: &ArgMatches) -> Result<u8> {
+    let host = Host::probe(matches.get_one::<PathBuf>("root").map(PathBuf::as_path))?;
+    let mut session = Session { host };
+    let (name, sub) = matches.subcommand().unwrap_or(("", matches));
+    let (table, name, sub) = match name {
+        "container" => grouped(verbs::CONTAINER, sub),
+        "image" => grouped(verbs::IMAGE, sub),
+        _ => (verbs::TOP, name, sub),
+    };
+    let verb = table.iter().find(|v| v.name == name || v.aliases.contains(&name));
+    let verb = verb.ok_or_else(|| anyhow::anyhow!("cannot run {name}: there is no such command"))?;
+    (verb.run)(sub, &mut session)
+}
+
+fn grouped<'a>(table: &'static [Verb], sub: &'a ArgMatches) -> (&'static [Verb], &'a str, &'a ArgMatches) {
+    let (name, sub) = sub.subcommand().unwrap_or(("", sub));
+    (table, name, sub)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        let mut top = command();
+        top.build();
+        for verb in verbs::TOP.iter().chain(verbs::CONTAINER).chain(verbs::IMAGE) {
+            (verb.flags)(Command::new(verb.name)).debug_assert();
+        }
+    }
+}

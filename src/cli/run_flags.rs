@@ -1,0 +1,313 @@
+//! The flags of run and create: one declarative table, and its reading into options.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::parse;
+use crate::engine::create::{CreateOptions, From, env_of_host};
+use crate::error::ResultExt;
+use crate::fs;
+use crate::host::Host;
+use crate::quantity;
+use crate::spec::options::{Limits, Network, Options, Seccomp};
+
+/// Flags with one value: long name, short, value, help.
+const ONE: &[(&str, char, &str, &str)] = &[
+    ("name", '\0', "NAME", "Name the container"),
+    ("entrypoint", '\0', "PROGRAM", "Run PROGRAM in place of the image's entrypoint; empty takes it away"),
+    ("workdir", 'w', "DIR", "Work in DIR, made if it is missing"),
+    ("user", 'u', "USER[:GROUP]", "Run as this user, by name in the image or by number"),
+    ("hostname", 'h', "NAME", "Set the container's host name"),
+    ("domainname", '\0', "NAME", "Set the container's NIS domain name"),
+    ("shm-size", '\0', "SIZE", "Size of /dev/shm (64m)"),
+    ("memory", 'm', "SIZE", "Limit memory"),
+    ("memory-swap", '\0', "SIZE", "Limit memory and swap together; -1 for unlimited swap"),
+    ("memory-reservation", '\0', "SIZE", "Limit memory softly"),
+    ("cpus", '\0', "N", "Limit to so many CPUs"),
+    ("cpu-shares", 'c', "N", "Relative weight for the CPU"),
+    ("cpu-quota", '\0', "USEC", "CPU time in each period"),
+    ("cpu-period", '\0', "USEC", "Length of the period"),
+    ("cpuset-cpus", '\0', "LIST", "CPUs to run on: 0-2,4"),
+    ("cpuset-mems", '\0', "LIST", "Memory nodes to use"),
+    ("pids-limit", '\0', "N", "Limit the number of processes; -1 for no limit"),
+    ("network", '\0', "NETWORK", "none or host (host)"),
+    (
+        "isolation",
+        '\0',
+        "HOW",
+        "full: fail where a sandbox allows no name spaces; auto: then make do with a chroot (auto)",
+    ),
+    ("cidfile", '\0', "FILE", "Write the id to FILE, which must not exist"),
+    ("pidfile", '\0', "FILE", "Write the pid of the container's init to FILE"),
+    ("stop-signal", '\0', "SIGNAL", "Signal that asks the container to end"),
+    ("stop-timeout", '\0', "SECONDS", "Time until it is killed after that"),
+    ("pull", '\0', "WHEN", "missing or never: whether to look for an image that is not here"),
+    ("log-driver", '\0', "DRIVER", "json-file (kept with the container) or none"),
+    ("oom-score-adj", '\0', "N", "Badness for the kernel's choice of whom to kill"),
+];
+
+/// Flags that can be given often.
+const MANY: &[(&str, char, &str, &str)] = &[
+    ("env", 'e', "KEY[=VALUE]", "Set an environment variable; without a value, the caller's"),
+    ("env-file", '\0', "FILE", "Set the variables of FILE"),
+    ("volume", 'v', "SRC:DST[:OPTIONS]", "Bind a path of the host; a missing one is made"),
+    ("mount", '\0', "FIELDS", "type=bind|tmpfs,source=...,target=...; a missing source is an error"),
+    ("tmpfs", '\0', "DIR[:OPTIONS]", "Mount an empty file system in memory"),
+    ("cap-add", '\0', "CAP", "Add a capability, or ALL"),
+    ("cap-drop", '\0', "CAP", "Drop a capability, or ALL"),
+    ("security-opt", '\0', "OPTION", "seccomp=unconfined|FILE, no-new-privileges, systempaths=unconfined"),
+    ("device", '\0', "HOST[:CONTAINER][:rwm]", "Add a device of the host"),
+    ("ulimit", '\0', "NAME=SOFT[:HARD]", "Set a resource limit"),
+    ("sysctl", '\0', "KEY=VALUE", "Set a kernel parameter of the container"),
+    ("label", 'l', "KEY=VALUE", "Set a label"),
+    ("group-add", '\0', "GROUP", "Add a supplementary group"),
+    ("add-host", '\0', "NAME:ADDRESS", "Add a line to /etc/hosts"),
+    ("dns", '\0', "ADDRESS", "Ask this name server in place of the host's"),
+    ("dns-search", '\0', "DOMAIN", "Search this domain in place of the host's"),
+];
+
+/// Switches.
+const SWITCHES: &[(&str, char, &str)] = &[
+    ("interactive", 'i', "Pass stdin on"),
+    ("tty", 't', "Give it a terminal"),
+    ("read-only", '\0', "Make the root file system read-only"),
+    ("privileged", '\0', "Give it all rights of the caller"),
+    ("init", '\0', "Run a small init as pid 1, which reaps and passes signals on"),
+    ("rootfs", '\0', "The argument is a directory, not an image; DIR:O keeps its changes out of it"),
+    ("quiet", 'q', "Print no progress"),
+    ("strict-limits", '\0', "Fail if a limit cannot be enforced"),
+    ("rm", '\0', "Remove the container when it ends"),
+];
+
+/// Adds the flags to `run` or `create`.
+pub(super) fn add(command: Command) -> Command {
+    let value = |(long, short, value, help): &(&'static str, char, &'static str, &'static str)| {
+        let arg = Arg::new(*long).long(*long).value_name(*value).help(*help).allow_hyphen_values(true);
+        if *short == '\0' { arg } else { arg.short(*short) }
+    };
+    let switch = |(long, short, help): &(&'static str, char, &'static str)| {
+        let arg = Arg::new(*long).long(*long).help(*help).action(ArgAction::SetTrue);
+        if *short == '\0' { arg } else { arg.short(*short) }
+    };
+    command
+        .disable_help_flag(true)
+        .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
+        .args(ONE.iter().map(|f| value(f).overrides_with(f.0)))
+        .args(MANY.iter().map(|f| value(f).action(ArgAction::Append)))
+        .args(SWITCHES.iter().map(switch))
+        .mut_arg("network", |a| a.visible_alias("net"))
+        .arg(
+            Arg::new("words")
+                .value_name("IMAGE [COMMAND]")
+                .required(true)
+                .num_args(1..)
+                .trailing_var_arg(true)
+                .help("What to run, and the command in it"),
+        )
+}
+
+/// One value of a flag.
+pub(super) fn one<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
+    matches.get_one::<String>(name).map(String::as_str)
+}
+
+fn many<'a>(matches: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> {
+    matches.get_many::<String>(name).into_iter().flatten().map(String::as_str)
+}
+
+fn number<T: std::str::FromStr>(matches: &ArgMatches, name: &str) -> Result<Option<T>> {
+    one(matches, name)
+        .map(|text| text.parse().map_err(|_| anyhow!("cannot use --{name} {text:?}: it is not a number")))
+        .transpose()
+}
+
+fn size(matches: &ArgMatches, name: &str) -> Result<Option<i64>> {
+    one(matches, name).map(quantity::bytes).transpose().map_err(|e| e.context(format!("cannot use --{name}")))
+}
+
+/// Reads what was typed.
+pub(super) fn read(matches: &ArgMatches, host: &Host) -> Result<CreateOptions> {
+    let mut words = many(matches, "words").map(str::to_owned);
+    let first = words.next().unwrap_or_default();
+    let command: Vec<String> = words.collect();
+    let options = options(matches, host, command)?;
+    match one(matches, "pull") {
+        None | Some("missing" | "never") => {}
+        Some(other) => return Err(anyhow!("cannot use --pull {other:?}")).hint("use missing or never"),
+    }
+    let log = match one(matches, "log-driver") {
+        Some("none") => false,
+        None | Some("json-file" | "k8s-file" | "local") => true,
+        Some(other) => {
+            return Err(anyhow!("cannot use --log-driver {other:?}")).hint("use json-file or none");
+        }
+    };
+    let auto_remove = matches.get_flag("rm");
+    let detached = matches.try_get_one::<bool>("detach").ok().flatten().copied().unwrap_or(false);
+    // Nobody can read the log of a container that is gone when its command ends, so it gets the streams themselves.
+    let log = log && !(auto_remove && !detached && one(matches, "log-driver").is_none());
+    Ok(CreateOptions {
+        from: from(matches, &first),
+        name: one(matches, "name").map(str::to_owned),
+        auto_remove,
+        log,
+        options,
+    })
+}
+
+fn from(matches: &ArgMatches, first: &str) -> From {
+    if !matches.get_flag("rootfs") {
+        return From::Image(first.to_owned());
+    }
+    match first.strip_suffix(":O") {
+        Some(path) => From::Rootfs { path: PathBuf::from(path), throw_away: true },
+        None => From::Rootfs { path: PathBuf::from(first), throw_away: false },
+    }
+}
+
+fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Options> {
+    let text = |name: &str| one(matches, name).map(str::to_owned);
+    let all = |name: &str| many(matches, name).map(str::to_owned).collect::<Vec<_>>();
+    let mut options = Options {
+        command,
+        entrypoint: one(matches, "entrypoint")
+            .map(|e| if e.is_empty() { Vec::new() } else { vec![e.to_owned()] }),
+        env: environment(matches, host)?,
+        workdir: text("workdir"),
+        user: text("user"),
+        group_add: all("group-add"),
+        hostname: text("hostname"),
+        domainname: text("domainname"),
+        terminal: matches.get_flag("tty"),
+        interactive: matches.get_flag("interactive"),
+        read_only: matches.get_flag("read-only"),
+        mounts: mounts(matches)?,
+        cap_add: all("cap-add"),
+        cap_drop: all("cap-drop"),
+        privileged: matches.get_flag("privileged"),
+        devices: many(matches, "device").map(parse::device).collect::<Result<_>>()?,
+        ulimits: many(matches, "ulimit").map(parse::ulimit).collect::<Result<_>>()?,
+        sysctls: many(matches, "sysctl").map(parse::label).collect::<Result<_>>()?,
+        shm_size: size(matches, "shm-size")?.map(|n| n as u64),
+        limits: limits(matches)?,
+        full_isolation: match one(matches, "isolation") {
+            None | Some("auto") => false,
+            Some("full") => true,
+            Some(other) => {
+                return Err(anyhow!("cannot use --isolation {other}")).hint("it is full or auto");
+            }
+        },
+        strict_limits: matches.get_flag("strict-limits"),
+        init: matches.get_flag("init"),
+        network: network(matches)?,
+        add_hosts: many(matches, "add-host").map(add_host).collect::<Result<_>>()?,
+        dns: many(matches, "dns").map(parse::address).collect::<Result<_>>()?,
+        dns_search: all("dns-search"),
+        labels: many(matches, "label").map(parse::label).collect::<Result<_>>()?,
+        stop_signal: text("stop-signal"),
+        stop_timeout: number(matches, "stop-timeout")?,
+        oom_score_adj: number(matches, "oom-score-adj")?,
+        ..Options::default()
+    };
+    if let Some(signal) = &options.stop_signal {
+        crate::engine::stop::parse_signal(signal)?;
+    }
+    for word in many(matches, "security-opt") {
+        security(&mut options, word)?;
+    }
+    Ok(options)
+}
+
+fn environment(matches: &ArgMatches, host: &Host) -> Result<Vec<String>> {
+    let of_host = |name: &str| env_of_host(host, name);
+    let mut env = Vec::new();
+    for file in many(matches, "env-file") {
+        env.extend(parse::env_file(file.as_ref(), &of_host)?);
+    }
+    for word in many(matches, "env") {
+        env.extend(parse::env(word, &of_host)?);
+    }
+    Ok(env)
+}
+
+fn mounts(matches: &ArgMatches) -> Result<Vec<crate::spec::options::Mount>> {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let mut mounts = Vec::new();
+    for word in many(matches, "volume") {
+        mounts.push(parse::volume(word, &cwd)?);
+    }
+    for word in many(matches, "mount") {
+        mounts.push(parse::mount(word, &cwd)?);
+    }
+    for word in many(matches, "tmpfs") {
+        mounts.push(parse::tmpfs(word)?);
+    }
+    Ok(mounts)
+}
+
+fn limits(matches: &ArgMatches) -> Result<Limits> {
+    let swap = one(matches, "memory-swap").map(quantity::bytes_or_unlimited).transpose();
+    Ok(Limits {
+        memory: size(matches, "memory")?.filter(|n| *n != 0),
+        memory_swap: swap.map_err(|e| e.context("cannot use --memory-swap"))?.filter(|n| *n != 0),
+        memory_reservation: size(matches, "memory-reservation")?.filter(|n| *n != 0),
+        nano_cpus: one(matches, "cpus").map(parse::cpus).transpose()?,
+        cpu_shares: number(matches, "cpu-shares")?,
+        cpu_quota: number(matches, "cpu-quota")?,
+        cpu_period: number(matches, "cpu-period")?,
+        cpuset_cpus: one(matches, "cpuset-cpus").map(parse::number_list).transpose()?,
+        cpuset_mems: one(matches, "cpuset-mems").map(parse::number_list).transpose()?,
+        pids: number(matches, "pids-limit")?,
+    })
+}
+
+fn network(matches: &ArgMatches) -> Result<Network> {
+    match one(matches, "network") {
+        None | Some("host") => Ok(Network::Host),
+        Some("none") => Ok(Network::None),
+        Some(other @ ("bridge" | "default")) => {
+            Err(anyhow!("cannot use the network {other}: this dhow has no bridges"))
+                .hint("use --network host, or --network none")
+        }
+        Some(other) => Err(anyhow!("cannot use the network {other:?}: there is none of that name"))
+            .hint("use --network host, or --network none"),
+    }
+}
+
+fn add_host(text: &str) -> Result<(String, String)> {
+    let (name, address) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .ok_or_else(|| anyhow!("cannot add the host {text:?}: it is not NAME:ADDRESS"))?;
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    let address = if address == "host-gateway" { "127.0.0.1" } else { bare };
+    anyhow::ensure!(
+        address.parse::<std::net::IpAddr>().is_ok(),
+        "cannot add the host {text:?}: {address:?} is not an address"
+    );
+    Ok((name.to_owned(), address.to_owned()))
+}
+
+fn security(options: &mut Options, word: &str) -> Result<()> {
+    let (key, value) = word.split_once('=').or_else(|| word.split_once(':')).unwrap_or((word, ""));
+    match (key, value) {
+        ("no-new-privileges", "" | "true") => options.no_new_privileges = true,
+        ("no-new-privileges", "false") => options.no_new_privileges = false,
+        ("seccomp", "unconfined") => options.seccomp = Seccomp::Unconfined,
+        ("seccomp", "builtin") => options.seccomp = Seccomp::Default,
+        ("seccomp", file) => {
+            options.seccomp =
+                Seccomp::Profile { path: file.to_owned(), text: fs::read_to_string(file.as_ref())? };
+        }
+        ("systempaths" | "unmask", "unconfined" | "ALL" | "all") => options.unmask = true,
+        // There is nothing to turn off where neither is used.
+        ("apparmor", "unconfined") | ("label", "disable") => {}
+        _ => {
+            return Err(anyhow!("cannot use --security-opt {word:?}"))
+                .hint("use seccomp=unconfined, seccomp=FILE, no-new-privileges or systempaths=unconfined");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! The table of verbs.
+
+use super::Verb;
+use super::{exec, image as i, inspect, logs, ps, run, run_flags, start, stop};
+
+macro_rules! verb {
+    ($name:literal, $about:literal, $args:path, $run:path $(, $alias:literal)*) => {
+        Verb { name: $name, about: $about, aliases: &[$($alias),*], flags: $args, run: $run }
+    };
+}
+
+// The verbs that have two places, `dhow VERB` and `dhow container VERB` or `dhow image VERB`.
+const RUN: Verb = verb!("run", "Make and start a container", run::run_args, run::run);
+const CREATE: Verb = verb!("create", "Make a container", run_flags::add, run::create_verb);
+const START: Verb = verb!("start", "Start containers", start::start_args, start::start_verb);
+const STOP: Verb = verb!("stop", "Ask containers to end, then end them", stop::stop_args, stop::stop_verb);
+const KILL: Verb = verb!("kill", "Send a signal to containers", stop::kill_args, stop::kill_verb);
+const RM: Verb = verb!("rm", "Remove containers", stop::rm_args, stop::rm_verb);
+const WAIT: Verb =
+    verb!("wait", "Wait for containers to end and print their exit codes", stop::wait_args, stop::wait_verb);
+const EXEC: Verb = verb!("exec", "Run a command in a container that runs", exec::exec_args, exec::exec_verb);
+const LOGS: Verb = verb!("logs", "Show what a container wrote", logs::logs_args, logs::logs_verb);
+const IMPORT: Verb = verb!("import", "Make an image from a root file system", i::import_args, i::import);
+const LOAD: Verb = verb!("load", "Load images from an archive", i::load_args, i::load);
+const SAVE: Verb = verb!("save", "Save images to an archive", i::save_args, i::save);
+const TAG: Verb = verb!("tag", "Give an image one more name", i::tag_args, i::tag);
+const UNTAG: Verb = verb!("untag", "Take names from an image", i::untag_args, i::untag);
+const HISTORY: Verb = verb!("history", "Show how an image was made", i::history_args, i::history);
+
+pub(super) static TOP: &[Verb] = &[
+    RUN,
+    CREATE,
+    START,
+    STOP,
+    KILL,
+    RM,
+    WAIT,
+    EXEC,
+    LOGS,
+    verb!("ps", "List containers", ps::ps_args, ps::ps_verb),
+    verb!(
+        "inspect",
+        "Show everything about containers and images",
+        inspect::inspect_args,
+        inspect::inspect_verb
+    ),
+    IMPORT,
+    LOAD,
+    SAVE,
+    verb!("images", "List images", i::images_args, i::images),
+    verb!("rmi", "Remove images", i::rmi_args, i::rmi),
+    TAG,
+    UNTAG,
+    HISTORY,
+];
+
+pub(super) static CONTAINER: &[Verb] = &[
+    RUN,
+    CREATE,
+    START,
+    STOP,
+    KILL,
+    RM,
+    WAIT,
+    EXEC,
+    LOGS,
+    verb!("ls", "List containers", ps::ps_args, ps::ps_verb, "ps", "list"),
+    verb!("inspect", "Show everything about containers", inspect::inspect_args, inspect::container_inspect),
+];
+
+pub(super) static IMAGE: &[Verb] = &[
+    IMPORT,
+    LOAD,
+    SAVE,
+    verb!("ls", "List images", i::images_args, i::images, "list"),
+    verb!("rm", "Remove images", i::rmi_args, i::rmi, "remove"),
+    TAG,
+    UNTAG,
+    HISTORY,
+    verb!("inspect", "Show everything about images", inspect::inspect_args, inspect::image_inspect),
+];

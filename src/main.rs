@@ -1,0 +1,4 @@
+//! The `dhow` program: everything is in the library.
+fn main() -> std::process::ExitCode {
+    dhow::main()
+}
