@@ -1,0 +1,129 @@
+//! The harness itself: a test of it is worth what its harness notices.
+
+use std::fs;
+
+use crate::command::Cmd;
+use crate::leftovers;
+use crate::sandbox::Sandbox;
+use crate::terminal::Terminal;
+use crate::user::User;
+use crate::{images, wait};
+
+#[test]
+fn the_probe_prints_json() {
+    let text = std::process::Command::new(images::probe()).output().unwrap().stdout;
+    let seen: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert!(seen["fds"]["1"].is_string(), "{seen:#}");
+    assert_eq!(seen["uids"][0], rustix::process::getuid().as_raw());
+    assert!(seen["limits"]["Max open files"].is_array(), "{seen:#}");
+}
+
+#[test]
+fn the_busybox_image_can_be_made() {
+    let listing =
+        std::process::Command::new("tar").arg("-tf").arg(images::busybox()).output().unwrap().stdout;
+    let listing = String::from_utf8(listing).unwrap();
+    for name in ["./bin/busybox", "./bin/sh", "./probe", "./etc/passwd"] {
+        assert!(listing.lines().any(|l| l == name), "{name} is missing in {listing}");
+    }
+}
+
+/// What a sandbox's user runs is run with that user's ids and nothing else.
+fn runs_as_its_user(sandbox: &Sandbox) {
+    let account = &sandbox.account;
+    let ids = sandbox.program("id").args(["-u"]).ok();
+    assert_eq!(ids, account.uid.to_string());
+    if sandbox.is_rootless() {
+        let groups = sandbox.program("id").args(["-G"]).ok();
+        assert_eq!(groups, account.gid.to_string());
+    }
+    sandbox.program("touch").arg("here").ok();
+    assert!(sandbox.work.join("here").exists());
+}
+
+fn sees_a_terminal(sandbox: &Sandbox) {
+    let mut terminal =
+        Terminal::start(sandbox.program("sh").args(["-c", "stty size; read x; echo got $x"]), 33, 77);
+    terminal.expect("33 77");
+    terminal.write("word\n");
+    terminal.expect("got word");
+    assert_eq!(terminal.code(), 0);
+}
+
+fn notices_a_process_left_behind(sandbox: &Sandbox) {
+    let running = sandbox.program("sleep").arg("1000").spawn_with(|_| ());
+    let pid = running.child.id().to_string();
+    let left = wait::until("the process to be noticed", || {
+        let left = leftovers::find(&sandbox.dir, &Default::default());
+        (!left.is_empty()).then_some(left)
+    });
+    assert!(leftovers::report(&left).contains(&pid), "{left:?}");
+}
+
+/// Every process of the machine has `/` in some path of its, and this one's own mount name space in common with us: none but
+/// what we started may be taken for a leftover, since leftovers are killed.
+#[test]
+fn strangers_are_left_alone() {
+    leftovers::adopt_orphans();
+    let own = std::process::id() as i32;
+    for left in leftovers::find(std::path::Path::new("/"), &Default::default()) {
+        if let leftovers::Leftover::Process(pid, why) = left {
+            let mut above = Some(pid);
+            while let Some(pid) = above.filter(|pid| *pid != own) {
+                above = leftovers::parent(pid);
+            }
+            assert!(pid != own && (above == Some(own) || leftovers::parent(pid).is_none()), "{pid}: {why}");
+        }
+    }
+}
+
+mod without_image {
+    use super::*;
+
+    fn each(test: &str, body: fn(&Sandbox)) {
+        for user in [User::Root, User::Ranges, User::Single] {
+            if let Some(sandbox) = Sandbox::empty(user, test) {
+                body(&sandbox);
+            }
+        }
+    }
+
+    #[test]
+    fn runs_as_its_user() {
+        each("runs_as_its_user", super::runs_as_its_user);
+    }
+
+    #[test]
+    fn sees_a_terminal() {
+        each("sees_a_terminal", super::sees_a_terminal);
+    }
+
+    #[test]
+    fn notices_a_process_left_behind() {
+        each("notices_a_process_left_behind", super::notices_a_process_left_behind);
+    }
+}
+
+#[test]
+fn a_failed_command_is_reported_whole() {
+    let account = User::Root.account().or(User::Ranges.account()).or(User::Single.account()).unwrap();
+    let cmd = Cmd::new("/bin/sh", &account, std::path::Path::new("/"))
+        .args(["-c", "echo out; echo err >&2; exit 3"]);
+    let report = cmd.output().exits(3).report();
+    for part in ["cd / ", "/bin/sh", "status 3", "out\n", "err\n"] {
+        assert!(report.contains(part), "{part:?} is missing in {report}");
+    }
+}
+
+/// Every module of this binary is in use, and small enough to be read at once.
+#[test]
+fn files_stay_small() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("integration");
+    for name in leftovers::names(&dir) {
+        let path = dir.join(&name);
+        if path.extension().is_some_and(|e| e == "rs") {
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
+            assert!(lines <= 400, "{} has {lines} lines", path.display());
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The tests of dhow from the outside: the built program is run as a person runs it, and what it prints, returns and
+//! leaves behind is looked at. One test binary; this is its index.
+//!
+//! | harness module | what it owns |
+//! | --- | --- |
+//! | `sandbox` | a test's own store, environment and directory; at its end nothing of it may be left |
+//! | `command` | one run of the program and the report of it where it failed |
+//! | `user` | whom a test runs as: root, a user with subordinate ids, a user with one id |
+//! | `images` | the images that tests run, and the probe inside them |
+//! | `leftovers` | what a test forgot: processes, mounts, cgroups |
+//! | `capability` | what this machine can do; skips are said aloud, `DHOW_MUST` makes them failures |
+//! | `wait` | waiting for a condition with a deadline; nothing sleeps |
+//! | `terminal` | a pseudo-terminal with the program on it |
+//! | `archive` | tar archives made by hand, also such as no tar program writes |
+//! | `vm` `guest` | a virtual machine with an older kernel and cgroup v2, and what it is given |
+//! | `peers` | docker and podman, each with its state in the sandbox |
+//!
+//! | tests | what they show |
+//! | --- | --- |
+//! | `run_process` `run_streams` `run_terminal` `run_mounts` `run_security` `run_files` `limits` `rootfs` | `dhow run` |
+//! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
+//! | `import` `image_verbs` `interop` `hostile_archives` | images |
+//! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
+//! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
+//! | `bad_days` `kill` `refusals` `self_exe` `hostile_images` | deaths, wrong input, attacks |
+//! | `harness_works` `licences` `static_binary` | this harness, what is linked in, and how |
+//!
+//! Environment: `DHOW_MUST=all` (or `docker,podman,...`) turns skips into failures; `DHOW_TEST_DIR` says where
+//! sandboxes lie (default /var/tmp); `DHOW_TEST_PROGRAM` is a program to test in place of the one just built, such as
+//! the release, or a peer behind a wrapper, which shows what a test takes for granted.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    clippy::unwrap_used,
+    reason = "a test panics, prints and touches files as it likes; the bans guard the program"
+)]
+
+#[macro_use]
+mod user;
+mod capability;
+mod command;
+mod images;
+mod leftovers;
+mod sandbox;
+mod terminal;
+mod wait;
+
+mod archive;
+mod guest;
+mod peers;
+mod vm;
+
+mod bad_days;
+mod cgroup_v2;
+mod debian;
+mod exec;
+mod harness_works;
+mod hostile_archives;
+mod hostile_images;
+mod image_verbs;
+mod import;
+mod inspect;
+mod interop;
+mod kill;
+mod licences;
+mod lifecycle;
+mod limits;
+mod logs;
+mod nested;
+mod old_kernel;
+mod power_cut;
+mod refusals;
+mod rootfs;
+mod rootless;
+mod run_files;
+mod run_mounts;
+mod run_process;
+mod run_security;
+mod run_streams;
+mod run_terminal;
+mod self_exe;
+mod static_binary;

@@ -1,0 +1,155 @@
+//! The probe: prints as JSON what the process that it is sees. Linked statically and put into the test images, so that a
+//! test asks from inside a container instead of reading other programs' output.
+//!
+//! `probe` prints everything; `probe exit N` ends with N; `probe kill N` ends by signal N; `probe fill MIB` touches that
+//! much memory and then waits; `probe syscall NUMBER ARG...` makes one system call and prints its errno.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "not part of dhow: a program inside test images"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use serde_json::{Value, json};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let number = |n: usize| args.get(n).and_then(|a| a.parse::<i64>().ok()).unwrap_or(0);
+    match args.get(1).map(String::as_str) {
+        Some("exit") => std::process::exit(number(2) as i32),
+        Some("kill") => {
+            let signal = rustix::process::Signal::from_named_raw(number(2) as i32).unwrap();
+            rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+        }
+        Some("fill") => fill(number(2) as usize),
+        Some("syscall") => syscall(number(2), [number(3), number(4), number(5), number(6)]),
+        _ => println!("{:#}", everything()),
+    }
+}
+
+fn everything() -> Value {
+    let status = status();
+    let field = |name: &str| status.get(name).cloned().unwrap_or_default();
+    let numbers = |name: &str| -> Vec<u32> { field(name).split_whitespace().flat_map(str::parse).collect() };
+    let link = |path: &str| fs::read_link(path).map(|p| p.display().to_string()).unwrap_or_default();
+    let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    json!({
+        "pid": std::process::id(),
+        "uids": numbers("Uid"),
+        "gids": numbers("Gid"),
+        "groups": numbers("Groups"),
+        "uid_map": text("/proc/self/uid_map").split_whitespace().collect::<Vec<_>>(),
+        "caps": { "inheritable": field("CapInh"), "permitted": field("CapPrm"), "effective": field("CapEff"),
+            "bounding": field("CapBnd"), "ambient": field("CapAmb") },
+        "seccomp": field("Seccomp"),
+        "no_new_privs": field("NoNewPrivs"),
+        "umask": field("Umask"),
+        "args": std::env::args().collect::<Vec<_>>(),
+        "env": std::env::vars().collect::<BTreeMap<_, _>>(),
+        "cwd": std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default(),
+        "hostname": text("/proc/sys/kernel/hostname").trim(),
+        "limits": limits(),
+        "mounts": text("/proc/self/mountinfo").lines().map(mount).collect::<Vec<_>>(),
+        "fds": fds(),
+        "namespaces": namespaces(),
+        "cgroup": text("/proc/self/cgroup").lines().collect::<Vec<_>>(),
+        "tty": rustix::termios::tcgetwinsize(std::io::stdin()).ok().map(|s| json!([s.ws_row, s.ws_col])),
+        "session": rustix::process::getsid(None).map(|p| p.as_raw_nonzero().get()).unwrap_or(0),
+        "interfaces": names("/sys/class/net"),
+        "dev": devices(),
+        "oom_score_adj": text("/proc/self/oom_score_adj").trim(),
+        "exe": link("/proc/self/exe"),
+    })
+}
+
+fn status() -> BTreeMap<String, String> {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    text.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.to_owned(), v.trim().to_owned())).collect()
+}
+
+fn limits() -> BTreeMap<String, [String; 2]> {
+    let text = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = |l: &str| {
+        let mut values = l.get(26..)?.split_whitespace();
+        Some((l.get(..26)?.trim().to_owned(), [values.next()?.to_owned(), values.next()?.to_owned()]))
+    };
+    text.lines().skip(1).filter_map(line).collect()
+}
+
+fn mount(line: &str) -> Value {
+    let (left, right) = line.split_once(" - ").unwrap_or((line, ""));
+    let left: Vec<&str> = left.split(' ').collect();
+    let right: Vec<&str> = right.split(' ').collect();
+    let at = |fields: &[&str], n: usize| fields.get(n).copied().unwrap_or_default().to_owned();
+    json!({ "root": at(&left, 3), "at": at(&left, 4), "options": at(&left, 5), "propagation": left.get(6..),
+        "type": at(&right, 0), "source": at(&right, 1), "super": at(&right, 2) })
+}
+
+/// Open descriptors, without the one that is open to list them.
+fn fds() -> BTreeMap<String, String> {
+    let mut fds = BTreeMap::new();
+    for name in names("/proc/self/fd") {
+        let to = fs::read_link(format!("/proc/self/fd/{name}"));
+        if let Ok(to) = to.map(|p| p.display().to_string())
+            && !to.starts_with(&format!("/proc/{}/fd", std::process::id()))
+        {
+            fds.insert(name, to);
+        }
+    }
+    fds
+}
+
+fn namespaces() -> BTreeMap<String, String> {
+    let link = |name: &String| {
+        let to = fs::read_link(format!("/proc/self/ns/{name}")).ok()?;
+        Some((name.clone(), to.display().to_string()))
+    };
+    names("/proc/self/ns").iter().filter_map(link).collect()
+}
+
+fn devices() -> BTreeMap<String, String> {
+    let describe = |name: &String| {
+        let path = format!("/dev/{name}");
+        let meta = fs::symlink_metadata(&path).ok()?;
+        let text = if meta.is_symlink() {
+            format!("-> {}", fs::read_link(&path).ok()?.display())
+        } else if meta.is_dir() {
+            "directory".to_owned()
+        } else {
+            let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+            format!("{:o} {major}:{minor}", meta.mode() & 0o7777)
+        };
+        Some((name.clone(), text))
+    };
+    names("/dev").iter().filter_map(describe).collect()
+}
+
+fn names(dir: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .map(|d| d.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    names.sort();
+    names
+}
+
+/// Memory that is really there: every page is written.
+fn fill(mib: usize) {
+    let mut pages = Vec::new();
+    for _ in 0..mib {
+        pages.push(vec![1u8; 1 << 20]);
+    }
+    println!("filled {}", pages.len());
+    std::thread::park();
+}
+
+fn syscall(number: i64, args: [i64; 4]) {
+    // SAFETY: the arguments are numbers that the test chose for calls that fail or do nothing.
+    let result = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3]) };
+    let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    println!("{}", if result < 0 { errno } else { 0 });
+}
