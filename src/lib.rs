@@ -8,6 +8,7 @@
 //! 3 spec/        image config + options + host -> oci::runtime::Spec; pure; golden-tested
 //! 4 supervisor/  the process that outlives the command: stdio, log, exit code, teardown
 //! 3 runtime/     bundle -> process: create start exec (runc's job); init is the child. Knows no images, no names
+//! 3 registry/    the distribution protocol: auth, manifests, blobs as streams; keeps nothing
 //! 3 store/       all state on disk: blob, layer, image names, container, lock, gc
 //! 3 userns.rs    entering the user name space
 //! 2 host.rs      facts read once at start
@@ -60,6 +61,7 @@ pub mod host;
 pub mod image;
 pub mod oci;
 pub mod quantity;
+pub mod registry;
 pub mod runtime;
 pub mod spec;
 pub mod store;
@@ -115,6 +117,7 @@ mod tests {
         ("userns", 3),
         ("runtime", 3),
         ("network", 3),
+        ("registry", 3),
         ("store", 3),
         ("image", 4),
         ("spec", 3),
