@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use crate::capability::needs;
 use crate::command::Cmd;
 use crate::leftovers;
+use crate::registry_server::{Options, Registry};
 use crate::sandbox::Sandbox;
 use crate::terminal::Terminal;
 use crate::user::User;
@@ -27,6 +29,8 @@ fn the_busybox_image_can_be_made() {
         assert!(listing.lines().any(|l| l == name), "{name} is missing in {listing}");
     }
 }
+
+for_root!(registries_serve);
 
 /// What a sandbox's user runs is run with that user's ids and nothing else.
 fn runs_as_its_user(sandbox: &Sandbox) {
@@ -124,6 +128,43 @@ fn files_stay_small() {
         if path.extension().is_some_and(|e| e == "rs") {
             let lines = fs::read_to_string(&path).unwrap().lines().count();
             assert!(lines <= 400, "{} has {lines} lines", path.display());
+        }
+    }
+}
+
+/// Each kind of registry takes an image from another tool and gives it back, and refuses who has no password or does not
+/// know its authority.
+fn registries_serve(s: &Sandbox) {
+    needs!("docker-registry", "openssl", "htpasswd", "skopeo");
+    s.dhow(["save", "--format", "oci-archive", "-o", "image.tar", "busybox"]).ok();
+    let config = s.inspect("busybox", "{{.Id}}");
+    for (tls, htpasswd) in
+        [(false, None), (true, None), (false, Some(("me", "pass:word"))), (true, Some(("me", "pw")))]
+    {
+        let registry = Registry::start(Options { tls, htpasswd });
+        let certs = if tls { registry.cert_dir() } else { s.subdir("none") };
+        let image = format!("docker://{}", registry.name("a/b:v1"));
+        let skopeo = |verb: &str, side: &str, login: bool| {
+            let mut c = s.program("skopeo").args(["--insecure-policy", verb]);
+            c = c
+                .arg(format!("--{side}cert-dir={}", certs.display()))
+                .arg(format!("--{side}tls-verify={tls}"));
+            match htpasswd {
+                Some((user, password)) if login => c.arg(format!("--{side}creds={user}:{password}")),
+                _ => c,
+            }
+        };
+        skopeo("copy", "dest-", true).args(["-q", "oci-archive:image.tar", &image]).ok();
+        assert!(registry.storage_bytes() > 100_000);
+        assert!(registry.blob_path(&config).exists(), "the configuration keeps its digest");
+        skopeo("inspect", "", true).arg(&image).ok();
+        let put = "PUT /v2/a/b/manifests/v1 201".to_owned();
+        assert!(registry.requests().contains(&put), "{:?}", registry.requests());
+        if htpasswd.is_some() {
+            skopeo("inspect", "", false).arg(&image).output().expect("refused", |o| o.code != 0);
+        }
+        if tls {
+            s.program("skopeo").args(["inspect", &image]).output().expect("refused", |o| o.code != 0);
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | `archive` | tar archives made by hand, also such as no tar program writes |
 //! | `vm` `guest` | a virtual machine with an older kernel and cgroup v2, and what it is given |
 //! | `peers` | docker and podman, each with its state in the sandbox |
+//! | `registry_server` | Debian's docker-registry, plain, with TLS, with passwords |
 //!
 //! | tests | what they show |
 //! | --- | --- |
@@ -48,6 +49,7 @@ mod wait;
 mod archive;
 mod guest;
 mod peers;
+mod registry_server;
 mod vm;
 
 mod bad_days;
