@@ -4,6 +4,8 @@ use std::fs;
 
 use crate::capability::needs;
 use crate::command::Cmd;
+use crate::hostile_registry::{Deed, Hostile};
+use crate::image_made::Image;
 use crate::leftovers;
 use crate::registry_server::{Options, Registry};
 use crate::sandbox::Sandbox;
@@ -30,7 +32,7 @@ fn the_busybox_image_can_be_made() {
     }
 }
 
-for_root!(registries_serve);
+for_root!(registries_serve, the_hostile_registry_can_behave);
 
 /// What a sandbox's user runs is run with that user's ids and nothing else.
 fn runs_as_its_user(sandbox: &Sandbox) {
@@ -167,4 +169,30 @@ fn registries_serve(s: &Sandbox) {
             s.program("skopeo").args(["inspect", &image]).output().expect("refused", |o| o.code != 0);
         }
     }
+}
+
+/// The registry of our own is one, as another tool sees it: what is pushed there comes back, also when it was cut.
+fn the_hostile_registry_can_behave(s: &Sandbox) {
+    needs!("skopeo");
+    let hostile = Hostile::start();
+    let image = Image::small(1, 3, 100_000);
+    hostile.put("a/b", "v1", &image);
+    let copy = |from: &str, to: &str| {
+        let flags = ["--insecure-policy", "copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false"];
+        s.program("skopeo").args(flags).args([from, to]).ok()
+    };
+    let at = |name: &str| format!("docker://{}", hostile.name(name));
+    copy(&at("a/b:v1"), "oci:layout:v1");
+    copy("oci:layout:v1", &at("c:v2"));
+    let pushed = hostile.content().manifests[&("c".to_owned(), "v2".to_owned())].clone();
+    assert_eq!(pushed.digest, image.manifest.digest);
+    assert_eq!(hostile.sent(&image.layers[0]), image.layers[0].len());
+    // skopeo goes on after a cut, by Range.
+    hostile.forget();
+    let layer = image.layers[2].clone();
+    hostile.behave(move |r| if r.is_of(&layer) && r.nth == 0 { Deed::cut(50_000) } else { Deed::serve() });
+    let again = s.program("skopeo").args(["--insecure-policy", "copy", "-q", "--src-tls-verify=false"]);
+    again.args([&at("a/b:v1"), "oci:other:v1"]).output();
+    let first = hostile.seen().into_iter().find(|seen| seen.request.is_of(&image.layers[2])).unwrap();
+    assert_eq!(first.sent, 50_000);
 }

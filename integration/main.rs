@@ -15,6 +15,8 @@
 //! | `vm` `guest` | a virtual machine with an older kernel and cgroup v2, and what it is given |
 //! | `peers` | docker and podman, each with its state in the sandbox |
 //! | `registry_server` | Debian's docker-registry, plain, with TLS, with passwords |
+//! | `hostile_registry` `honest_registry` `hostile_wire` | a registry that misbehaves by a script |
+//! | `image_made` | images made in memory, byte for byte as a test wants them |
 //!
 //! | tests | what they show |
 //! | --- | --- |
@@ -48,6 +50,10 @@ mod wait;
 
 mod archive;
 mod guest;
+mod honest_registry;
+mod hostile_registry;
+mod hostile_wire;
+mod image_made;
 mod peers;
 mod registry_server;
 mod vm;
