@@ -82,6 +82,12 @@ impl Host {
         non_empty(&self.env, name)
     }
 
+    /// Where the caller's configuration lies: $XDG_CONFIG_HOME, else ~/.config.
+    pub fn config_dir(&self) -> Option<PathBuf> {
+        let xdg = self.env("XDG_CONFIG_HOME").map(PathBuf::from).filter(|d| d.is_absolute());
+        xdg.or_else(|| self.home.as_ref().map(|h| h.join(".config")))
+    }
+
     /// Whether the caller is not root of this machine (or of the container we are in).
     pub fn is_rootless(&self) -> bool {
         self.uid != 0
