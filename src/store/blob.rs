@@ -14,7 +14,8 @@ use crate::fs;
 use crate::oci::Digest;
 
 use super::Store;
-use super::draft::Draft;
+use super::draft::{self, Draft};
+use super::partial::Partial;
 
 const CONTENT: &str = "blob";
 
@@ -29,11 +30,19 @@ pub struct Writer {
 /// A blob that is whole but not yet in its place: see [`publish`].
 #[derive(Debug)]
 pub struct Sealed {
-    draft: Draft,
+    bytes: Bytes,
     /// Its digest.
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
+}
+
+/// Where the bytes of a sealed blob are.
+#[derive(Debug)]
+enum Bytes {
+    Draft(Draft),
+    /// Fetched from a registry; held by us.
+    Partial(Partial),
 }
 
 impl Writer {
@@ -51,7 +60,7 @@ impl Writer {
         let found = (sealed.digest.clone(), sealed.size);
         if !exists(store, &sealed.digest)? {
             file.sync_data().with_context(|| format!("cannot sync blob {}", sealed.digest))?;
-            sealed.draft.publish(CONTENT.as_ref(), &path(store, &sealed.digest))?;
+            sealed.place(store)?;
         }
         Ok(found)
     }
@@ -64,14 +73,37 @@ impl Writer {
         {
             bail!("cannot store blob {expected}: its content has digest {digest}");
         }
-        Ok(Sealed { draft: self.draft, digest, size: self.size })
+        Ok(Sealed { bytes: Bytes::Draft(self.draft), digest, size: self.size })
     }
 }
 
 impl Sealed {
     /// Opens it for reading, while it is not yet in its place.
     pub fn open(&self) -> Result<File> {
-        fs::open(&self.draft.path().join(CONTENT))
+        match &self.bytes {
+            Bytes::Draft(draft) => fs::open(&draft.path().join(CONTENT)),
+            Bytes::Partial(partial) => fs::open(partial.path()),
+        }
+    }
+
+    pub(super) fn of_partial(partial: Partial, size: u64) -> Sealed {
+        Sealed { digest: partial.digest.clone(), bytes: Bytes::Partial(partial), size }
+    }
+
+    /// Puts it in its place. The caller has synced.
+    pub(super) fn place(self, store: &Store) -> Result<()> {
+        let to = path(store, &self.digest);
+        match self.bytes {
+            Bytes::Draft(draft) => draft.publish(CONTENT.as_ref(), &to)?,
+            Bytes::Partial(partial) => {
+                let is_new = draft::rename_new(partial.path(), &to)?;
+                if !is_new {
+                    partial.clear()?;
+                }
+                is_new
+            }
+        };
+        Ok(())
     }
 }
 
@@ -91,7 +123,7 @@ impl Write for Writer {
 pub fn publish(store: &Store, blobs: Vec<Sealed>) -> Result<()> {
     store.sync()?;
     for blob in blobs {
-        blob.draft.publish(CONTENT.as_ref(), &path(store, &blob.digest))?;
+        blob.place(store)?;
     }
     Ok(())
 }

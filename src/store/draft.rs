@@ -52,21 +52,25 @@ impl Draft {
     /// Renames `sub` of this draft to `to`; false if `to` exists already, which then stays as it is. The rest of the
     /// draft is removed. Not synced: see [`Store::sync`].
     pub fn publish(self, sub: &Path, to: &Path) -> Result<bool> {
-        let from = self.path.join(sub);
-        let about = || format!("cannot rename {} to {}", from.display(), to.display());
-        match renameat_with(CWD, &from, CWD, to, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(true),
-            Err(Errno::EXIST) => Ok(false),
-            // A file system without RENAME_NOREPLACE: a directory is still never replaced by rename(2) unless it is
-            // empty, and a file only by one of the same content, since files are named by their digests.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                if fs::symlink_metadata(to)?.is_some() {
-                    return Ok(false);
-                }
-                fs::rename(&from, to).map(|()| true)
+        rename_new(&self.path.join(sub), to)
+    }
+}
+
+/// Renames, but leaves what exists as it is: then it returns false.
+pub(super) fn rename_new(from: &Path, to: &Path) -> Result<bool> {
+    let about = || format!("cannot rename {} to {}", from.display(), to.display());
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        // A file system without RENAME_NOREPLACE: a directory is still never replaced by rename(2) unless it is
+        // empty, and a file only by one of the same content, since files are named by their digests.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            if fs::symlink_metadata(to)?.is_some() {
+                return Ok(false);
             }
-            Err(error) => Err(error).with_context(about),
+            fs::rename(from, to).map(|()| true)
         }
+        Err(error) => Err(error).with_context(about),
     }
 }
 

@@ -25,6 +25,7 @@ use super::draft;
 use super::image;
 use super::image::names;
 use super::layer;
+use super::partial;
 use super::pin;
 
 /// While this lives, nothing is freed.
@@ -51,6 +52,7 @@ pub fn sweep(store: &Store, in_use: &[DiffId]) -> Result<Freed> {
     let _exclusive = lock_file(store, lock::Kind::Exclusive)?;
     // The pins of the dead first, so that they keep nothing alive.
     draft::sweep(store)?;
+    partial::sweep(store, partial::KEPT)?;
     let names_lock = names::Lock::new(store)?;
     let mut needed: HashSet<Digest> = in_use.iter().map(|d| d.0.clone()).collect();
     needed.extend(pin::all(store)?);

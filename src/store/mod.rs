@@ -13,6 +13,7 @@ pub mod image;
 pub mod layer;
 mod name;
 mod old_overlay;
+pub mod partial;
 mod piecewise;
 pub mod pin;
 pub mod rootfs;
@@ -41,7 +42,8 @@ impl Store {
 
     /// The store in `data`; makes the directories that are missing.
     pub fn at(data: &Path, ids: Ids) -> Result<Store> {
-        for dir in ["blobs/sha256", "layers", "images", "containers", "names", "ephemeral", "tmp"] {
+        for dir in ["blobs/sha256", "partial", "layers", "images", "containers", "names", "ephemeral", "tmp"]
+        {
             fs::create_dir_all(&data.join(dir), 0o700)?;
         }
         Ok(Store { data: data.to_owned(), ids })
