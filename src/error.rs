@@ -76,6 +76,16 @@ pub fn report(error: &anyhow::Error) -> String {
     text
 }
 
+/// Whether it comes of a file system, or what the user may have of it, that is full.
+pub fn is_disk_full(error: &anyhow::Error) -> bool {
+    let is_full = |cause: &(dyn std::error::Error + 'static)| {
+        let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        let code = code.or(cause.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error()));
+        code.is_some_and(|code| code == libc::ENOSPC || code == libc::EDQUOT)
+    };
+    error.chain().any(is_full)
+}
+
 /// The exit code for this error: what [`ExitWith`] says, else 125.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     error.downcast_ref::<ExitWith>().map_or(125, |e| e.0)

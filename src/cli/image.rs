@@ -19,7 +19,7 @@ use crate::image::remove::{InUse, Removed};
 use crate::image::{self, Input, Platform};
 use crate::oci::{Digest, Reference};
 use crate::store::container::{Source, Status};
-use crate::store::image::{Image, list as list_images};
+use crate::store::image::{Image, Named, list as list_images};
 
 /// What `inspect` shows of an image.
 pub(super) fn inspect_one(engine: &Engine, name: &str) -> Result<Value> {
@@ -215,25 +215,27 @@ fn rows_of(
     if !fits {
         return Ok(Vec::new());
     }
-    let named = |r: &&Reference| {
+    let wanted = |named: &&Named| {
+        let r = &named.reference;
         let patterns = filters.values("reference");
         let by_filter = patterns.is_empty() || patterns.iter().any(|p| matches_reference(p, r));
         by_filter && pattern.is_none_or(|p| matches_reference(p, r))
     };
-    let names: Vec<&Reference> = image.names.iter().filter(named).collect();
+    // Docker has a row without a tag only where the repository has no tag at all for it.
+    let is_told = |named: &&Named| {
+        let (r, same) = (&named.reference, |o: &Reference| o.familiar_repository());
+        r.tag.is_some() || !image.names.iter().any(|o| o.tag.is_some() && same(o) == same(r))
+    };
+    let names: Vec<&Named> = image.named.iter().filter(wanted).filter(is_told).collect();
     if names.is_empty()
         && (!image.names.is_empty() || pattern.is_some() || !filters.values("reference").is_empty())
     {
         return Ok(Vec::new());
     }
-    let row = |repository: String, tag: String| row(image, &repository, &tag, created, no_trunc);
     if names.is_empty() {
-        return Ok(vec![row("<none>".into(), "<none>".into())]);
+        return Ok(vec![row(image, None, created, no_trunc)]);
     }
-    Ok(names
-        .into_iter()
-        .map(|r| row(r.familiar_repository(), r.tag.clone().unwrap_or_else(|| "<none>".into())))
-        .collect())
+    Ok(names.into_iter().map(|named| row(image, Some(named), created, no_trunc)).collect())
 }
 
 /// Docker's rule: the pattern names a repository, with or without a tag, `*` and the like allowed.
@@ -252,14 +254,18 @@ fn created(image: &Image) -> Option<Timestamp> {
     image.config.created().as_ref().and_then(|c| c.parse().ok())
 }
 
-fn row(image: &Image, repository: &str, tag: &str, created: Option<Timestamp>, no_trunc: bool) -> Value {
+fn row(image: &Image, named: Option<&Named>, created: Option<Timestamp>, no_trunc: bool) -> Value {
+    let none = || "<none>".to_owned();
+    let repository = named.map_or_else(none, |n| n.reference.familiar_repository());
+    let tag = named.and_then(|n| n.reference.tag.clone()).unwrap_or_else(none);
+    let digest = named.map_or(&image.manifest, Named::digest);
     let now = Timestamp::now();
     let id = image.id.to_string();
     json!({
         "ID": if no_trunc { id.as_str() } else { image.id.short() },
         "Repository": repository,
         "Tag": tag,
-        "Digest": image.manifest.to_string(),
+        "Digest": digest.to_string(),
         "CreatedSince": created.map_or("N/A".to_owned(), |c| human::ago(c, now)),
         "CreatedAt": created.map_or("N/A".to_owned(), |c| human::created_at(c, &TimeZone::UTC)),
         "Size": human::size(image.size),

@@ -70,7 +70,7 @@ pub fn import(store: &Store, options: &Options, events: Sink<'_>) -> Result<Impo
     let config = document(options, config, &entry.digest);
     let manifest = manifest::build(&config, &[entry]);
     let id = Digest::of(&config);
-    let parts = Parts { manifest, config, blobs: Vec::new(), layers: vec![layer] };
+    let parts = Parts { manifest, config, blobs: Vec::new(), layers: vec![layer], index: None };
     let manifest = image::publish(store, parts, options.reference.as_slice()).with_context(about)?;
     Ok(Imported { id, manifest })
 }

@@ -59,14 +59,8 @@ pub fn repo_tags(image: &Image) -> Vec<String> {
 
 /// For each repository the digest by which the image is known there.
 pub fn repo_digests(image: &Image) -> Vec<String> {
-    let mut all: Vec<String> = image
-        .named
-        .iter()
-        .map(|n| {
-            let digest = n.reference.digest.as_ref().unwrap_or(&n.manifest);
-            format!("{}@{digest}", n.reference.familiar_repository())
-        })
-        .collect();
+    let mut all: Vec<String> =
+        image.named.iter().map(|n| format!("{}@{}", n.reference.familiar_repository(), n.digest())).collect();
     all.sort();
     all.dedup();
     all

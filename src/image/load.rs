@@ -137,7 +137,7 @@ fn load_one(
         None => plain_manifest(store, &candidate, &layers)?,
     };
     let id = Digest::of(&candidate.config);
-    let parts = Parts { manifest, config: candidate.config, blobs, layers };
+    let parts = Parts { manifest, config: candidate.config, blobs, layers, index: None };
     let manifest = image::publish(store, parts, &candidate.names)?;
     Ok(Loaded { id, manifest, names: candidate.names })
 }

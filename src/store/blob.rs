@@ -91,7 +91,7 @@ impl Sealed {
     }
 
     /// Puts it in its place. The caller has synced.
-    pub(super) fn place(self, store: &Store) -> Result<()> {
+    pub(in crate::store) fn place(self, store: &Store) -> Result<()> {
         let to = path(store, &self.digest);
         match self.bytes {
             Bytes::Draft(draft) => draft.publish(CONTENT.as_ref(), &to)?,

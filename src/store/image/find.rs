@@ -114,7 +114,7 @@ fn by_digest(store: &Store, reference: Reference, digest: &Digest) -> Result<Opt
     let found = names.named.iter().find(|n| {
         let same =
             n.reference.registry == reference.registry && n.reference.repository == reference.repository;
-        same && (n.manifest == *digest || n.reference.digest.as_ref() == Some(digest))
+        same && (n.manifest == *digest || n.digest() == digest)
     });
     match found {
         Some(named) => Ok(Some((whole(store, &named.manifest)?, By::Digest(reference)))),

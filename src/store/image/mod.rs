@@ -26,7 +26,7 @@ use super::layer;
 
 pub use find::{find, list};
 pub use names::{tag, untag};
-pub use publish::{Parts, publish};
+pub use publish::{Parts, publish, publish_parts};
 
 /// The most that a manifest, an index or a config may have: what registries allow, and then some.
 pub const DOCUMENT_LIMIT: u64 = 8 << 20;
@@ -59,8 +59,17 @@ pub struct Named {
     pub reference: Reference,
     /// What it stands for.
     pub manifest: Digest,
+    /// The index that the manifest was chosen from when it was pulled.
+    pub index: Option<Digest>,
     /// When it was given.
     pub created: Timestamp,
+}
+
+impl Named {
+    /// The digest by which a registry knows it.
+    pub fn digest(&self) -> &Digest {
+        self.reference.digest.as_ref().or(self.index.as_ref()).unwrap_or(&self.manifest)
+    }
 }
 
 /// What a manifest and its config say, before anything is known about names.

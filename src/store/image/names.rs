@@ -28,6 +28,9 @@ pub struct Record {
     pub reference: Option<String>,
     /// What it stands for.
     pub manifest: Digest,
+    /// The index that the manifest was chosen from, which is what a registry knows the name by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
     /// When it was written.
     pub created: Timestamp,
 }
@@ -70,8 +73,8 @@ impl Names {
             match record.reference {
                 Some(text) => {
                     let reference = text.parse().with_context(|| format!("cannot read {}", dir.display()))?;
-                    let Record { manifest, created, .. } = record;
-                    names.named.push(Named { reference, manifest, created });
+                    let Record { manifest, index, created, .. } = record;
+                    names.named.push(Named { reference, manifest, index, created });
                 }
                 None => names.untagged.push(record.manifest),
             }
@@ -122,12 +125,28 @@ pub fn untag(store: &Store, reference: &Reference) -> Result<Digest> {
 
 /// What a name stands for.
 pub fn resolve(store: &Store, reference: &Reference) -> Result<Option<Digest>> {
-    Ok(read(&path(store, reference))?.map(|record| record.manifest))
+    Ok(record(store, reference)?.map(|record| record.manifest))
+}
+
+/// All that is known of a name.
+pub fn record(store: &Store, reference: &Reference) -> Result<Option<Record>> {
+    read(&path(store, reference))
 }
 
 /// Writes a name, for publishers: the image is durable. The one that had the name, if this was its last, is kept
 /// untagged, with its file written first, so that no moment and no crash loses it.
 pub fn assign(store: &Store, lock: &Lock, reference: &Reference, manifest: &Digest) -> Result<()> {
+    assign_chosen(store, lock, reference, manifest, None)
+}
+
+/// [`assign`] for a manifest that was chosen from an index.
+pub fn assign_chosen(
+    store: &Store,
+    lock: &Lock,
+    reference: &Reference,
+    manifest: &Digest,
+    index: Option<&Digest>,
+) -> Result<()> {
     let reference = reference.clone().with_default_tag();
     let path = path(store, &reference);
     if let Some(old) = read(&path)?
@@ -136,15 +155,21 @@ pub fn assign(store: &Store, lock: &Lock, reference: &Reference, manifest: &Dige
     {
         keep(store, lock, &old.manifest)?;
     }
-    let text = Some(reference.to_string());
-    write(store, &path, &Record { reference: text, manifest: manifest.clone(), created: Timestamp::now() })?;
+    let record = Record {
+        reference: Some(reference.to_string()),
+        manifest: manifest.clone(),
+        index: index.cloned(),
+        created: Timestamp::now(),
+    };
+    write(store, &path, &record)?;
     fs::remove_file(&untagged_path(store, manifest))
 }
 
 /// Writes the file of an untagged image.
 pub fn keep(store: &Store, _: &Lock, manifest: &Digest) -> Result<()> {
     let path = untagged_path(store, manifest);
-    write(store, &path, &Record { reference: None, manifest: manifest.clone(), created: Timestamp::now() })
+    let (manifest, created) = (manifest.clone(), Timestamp::now());
+    write(store, &path, &Record { reference: None, manifest, index: None, created })
 }
 
 /// Removes a name, and with it, if it was the last one, the image.

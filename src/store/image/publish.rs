@@ -7,6 +7,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 
+use crate::fs;
 use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::store::Store;
@@ -19,6 +20,7 @@ use crate::store::layer::Unpacked;
 use super::names;
 
 /// What makes an image, less what is in the store already.
+#[derive(Debug, Default)]
 pub struct Parts {
     /// The manifest's bytes.
     pub manifest: Vec<u8>,
@@ -28,6 +30,8 @@ pub struct Parts {
     pub blobs: Vec<Sealed>,
     /// Unpacked layers.
     pub layers: Vec<Unpacked>,
+    /// The index that the manifest was chosen from, if it was pulled by one.
+    pub index: Option<Digest>,
 }
 
 /// Publishes an image under these names, or untagged where there is none. Returns the digest of the manifest.
@@ -36,25 +40,54 @@ pub struct Parts {
 pub fn publish(store: &Store, parts: Parts, references: &[Reference]) -> Result<Digest> {
     // From here to the name nothing says that these are needed.
     let _publishing = gc::hold_off(store)?;
-    layer::publish(store, parts.layers)?;
-    let manifest = seal(store, &parts.manifest)?;
-    let digest = manifest.digest.clone();
+    let digest = Digest::of(&parts.manifest);
     let mut blobs = parts.blobs;
-    blobs.push(seal(store, &parts.config)?);
-    blobs.push(manifest);
-    blob::publish(store, blobs)?;
+    for document in [&parts.config, &parts.manifest] {
+        blobs.extend(seal(store, document)?);
+    }
+    place(store, blobs, parts.layers)?;
     let lock = names::Lock::new(store)?;
     if references.is_empty() && names::Names::read(store)?.of(&digest).next().is_none() {
         names::keep(store, &lock, &digest)?;
     }
     for reference in references {
-        names::assign(store, &lock, reference, &digest)?;
+        names::assign_chosen(store, &lock, reference, &digest, parts.index.as_ref())?;
     }
     Ok(digest)
 }
 
-fn seal(store: &Store, bytes: &[u8]) -> Result<Sealed> {
+/// Publishes layers and blobs of an image that is not whole yet. The caller holds them.
+pub fn publish_parts(store: &Store, blobs: Vec<Sealed>, layers: Vec<Unpacked>) -> Result<()> {
+    let _publishing = gc::hold_off(store)?;
+    place(store, blobs, layers)
+}
+
+/// One sync for all that was written, however much; then the renames; then what the renames changed, so that a name that is
+/// written after this never is on the disk without them.
+fn place(store: &Store, blobs: Vec<Sealed>, layers: Vec<Unpacked>) -> Result<()> {
+    if blobs.is_empty() && !layers.iter().any(Unpacked::is_new) {
+        return Ok(());
+    }
+    store.sync()?;
+    layer::place(store, layers)?;
+    for blob in blobs {
+        blob.place(store)?;
+    }
+    for dir in ["layers", "blobs/sha256"] {
+        let path = store.data.join(dir);
+        let synced = fs::open(&path)?.sync_all();
+        synced.with_context(|| format!("cannot sync {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// A document, unless the store has it.
+fn seal(store: &Store, bytes: &[u8]) -> Result<Option<Sealed>> {
+    let digest = Digest::of(bytes);
+    if blob::exists(store, &digest)? {
+        return Ok(None);
+    }
     let mut writer = blob::Writer::new(store)?;
-    writer.write_all(bytes).with_context(|| format!("cannot write blob {}", Digest::of(bytes)))?;
-    writer.seal(None)
+    writer.write_all(bytes).with_context(|| format!("cannot write blob {digest}"))?;
+    writer.seal(Some(&digest)).map(Some)
 }

@@ -38,9 +38,8 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use rustix::io::Errno;
 
-use crate::error::{NotFound, ResultExt};
+use crate::error::{NotFound, ResultExt, is_disk_full};
 use crate::fs;
 use crate::oci::DiffId;
 
@@ -75,6 +74,13 @@ pub struct Unpacked {
     draft: Option<Draft>,
 }
 
+impl Unpacked {
+    /// Whether it was not in its place when it was unpacked.
+    pub fn is_new(&self) -> bool {
+        self.draft.is_some()
+    }
+}
+
 /// Unpacks an uncompressed tar stream into a draft. A layer that exists already is only hashed, if `expected` names it.
 pub fn extract(store: &Store, tar: impl Read + Send, expected: Option<&DiffId>) -> Result<Unpacked> {
     let is_there = expected.map_or(Ok(false), |diff_id| exists(store, diff_id))?;
@@ -101,13 +107,8 @@ pub fn extract(store: &Store, tar: impl Read + Send, expected: Option<&DiffId>) 
 }
 
 /// Adds the way out to an error that has one.
-fn explain(error: anyhow::Error) -> Result<()> {
-    let is_full = |cause: &(dyn std::error::Error + 'static)| {
-        let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-        let code = code.or(cause.downcast_ref::<Errno>().map(|errno| errno.raw_os_error()));
-        code.is_some_and(|code| [Errno::NOSPC, Errno::DQUOT].map(Errno::raw_os_error).contains(&code))
-    };
-    if error.chain().any(is_full) {
+pub fn explain<T>(error: anyhow::Error) -> Result<T> {
+    if is_disk_full(&error) {
         return Err(error)
             .hint("free some space on the file system of the store, or name another one with --root");
     }
@@ -119,6 +120,11 @@ pub fn publish(store: &Store, layers: Vec<Unpacked>) -> Result<Vec<Layer>> {
     if layers.iter().any(|layer| layer.draft.is_some()) {
         store.sync()?;
     }
+    place(store, layers)
+}
+
+/// Puts unpacked layers in their places. The caller has synced.
+pub(super) fn place(store: &Store, layers: Vec<Unpacked>) -> Result<Vec<Layer>> {
     let publish_one = |unpacked: Unpacked| {
         if let Some(draft) = unpacked.draft {
             draft.publish(DRAFT.as_ref(), &layout::layer(store, &unpacked.layer.diff_id))?;
