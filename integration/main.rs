@@ -26,6 +26,7 @@
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
 //! | `bad_days` `kill` `refusals` `self_exe` `hostile_images` | deaths, wrong input, attacks |
+//! | `registry_bad_days` `registry_trust` `registry_deaths` | registries that fail and lie, pulls that die |
 //! | `harness_works` `licences` `static_binary` | this harness, what is linked in, and how |
 //!
 //! Environment: `DHOW_MUST=all` (or `docker,podman,...`) turns skips into failures; `DHOW_TEST_DIR` says where
@@ -78,6 +79,9 @@ mod nested;
 mod old_kernel;
 mod power_cut;
 mod refusals;
+mod registry_bad_days;
+mod registry_deaths;
+mod registry_trust;
 mod rootfs;
 mod rootless;
 mod run_files;
