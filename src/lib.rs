@@ -26,6 +26,7 @@
 //! | `layers/HEX/` | `store::layer` | one unpacked layer, named by its diff id |
 //! | `layers/CHAIN.dirs/` | `store::layer` | directories that a layer only implies, with what the layers beneath say of them |
 //! | `images/` | `store::image` | one small file a name: reference -> manifest digest |
+//! | `shipped/HEX` | `store::shipped` | a layer as it was pulled and pushed, and where that lies: a hint |
 //! | `containers/ID/` | `store::container` | an OCI bundle: config.json, the record, upper, log, exit code |
 //! | `names/NAME` | `store::container` | symlink to the id: symlink(2) is the claim |
 //! | `ephemeral/ID` | `store::container` | marks a container that is to go when it ends |

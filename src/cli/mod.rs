@@ -9,6 +9,8 @@ mod logs;
 mod out;
 mod parse;
 mod ps;
+mod push;
+mod registry_flags;
 mod run;
 mod run_flags;
 mod start;

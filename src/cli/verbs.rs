@@ -1,7 +1,7 @@
 //! The table of verbs.
 
 use super::Verb;
-use super::{exec, image as i, inspect, logs, ps, run, run_flags, start, stop};
+use super::{exec, image as i, inspect, logs, ps, push, run, run_flags, start, stop};
 
 macro_rules! verb {
     ($name:literal, $about:literal, $args:path, $run:path $(, $alias:literal)*) => {
@@ -26,6 +26,7 @@ const SAVE: Verb = verb!("save", "Save images to an archive", i::save_args, i::s
 const TAG: Verb = verb!("tag", "Give an image one more name", i::tag_args, i::tag);
 const UNTAG: Verb = verb!("untag", "Take names from an image", i::untag_args, i::untag);
 const HISTORY: Verb = verb!("history", "Show how an image was made", i::history_args, i::history);
+const PUSH: Verb = verb!("push", "Send an image to a registry", push::push_args, push::push_verb);
 
 pub(super) static TOP: &[Verb] = &[
     RUN,
@@ -47,6 +48,7 @@ pub(super) static TOP: &[Verb] = &[
     IMPORT,
     LOAD,
     SAVE,
+    PUSH,
     verb!("images", "List images", i::images_args, i::images),
     verb!("rmi", "Remove images", i::rmi_args, i::rmi),
     TAG,
@@ -72,6 +74,7 @@ pub(super) static IMAGE: &[Verb] = &[
     IMPORT,
     LOAD,
     SAVE,
+    PUSH,
     verb!("ls", "List images", i::images_args, i::images, "list"),
     verb!("rm", "Remove images", i::rmi_args, i::rmi, "remove"),
     TAG,

@@ -17,6 +17,10 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The media type of a layer that is an uncompressed tar.
 pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+/// The same, compressed by gzip.
+pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// The same, compressed by zstd.
+pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// What docker called [`MANIFEST`] before there was a specification.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// What docker called [`INDEX`].
@@ -48,6 +52,20 @@ pub fn build(config: &[u8], layers: &[LayerEntry]) -> Vec<u8> {
     manifest.to_string().into_bytes()
 }
 
+/// What a manifest or an index says it is; one that does not say is told by what is in it (image-spec, manifest.md and
+/// image-index.md leave `mediaType` out).
+pub fn media_type(bytes: &[u8]) -> Result<String> {
+    let document: Value = serde_json::from_slice(bytes).context("cannot read the manifest")?;
+    if let Some(said) = document.get("mediaType").and_then(Value::as_str) {
+        return Ok(said.to_owned());
+    }
+    match () {
+        () if document.get("manifests").is_some() => Ok(INDEX.to_owned()),
+        () if document.get("config").is_some() => Ok(MANIFEST.to_owned()),
+        () => bail!("it is neither the manifest of an image nor an index"),
+    }
+}
+
 /// The digest that a descriptor has.
 pub fn digest(descriptor: &Descriptor) -> Result<Digest> {
     let text = descriptor.digest().to_string();
@@ -59,10 +77,8 @@ pub fn oci_layer(media_type: &str) -> Result<&str> {
     Ok(match media_type {
         "application/vnd.docker.image.rootfs.diff.tar" => LAYER_TAR,
         "application/vnd.docker.image.rootfs.diff.tar.gzip"
-        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
-            "application/vnd.oci.image.layer.v1.tar+gzip"
-        }
-        "application/vnd.docker.image.rootfs.diff.tar.zstd" => "application/vnd.oci.image.layer.v1.tar+zstd",
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => LAYER_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => LAYER_ZSTD,
         other if other.starts_with("application/vnd.oci.image.layer.") => other,
         other => bail!("{other} is not a layer of a container image"),
     })

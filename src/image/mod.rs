@@ -22,15 +22,19 @@ pub mod inspect;
 pub mod load;
 pub mod manifest;
 pub mod oci_layout;
+pub mod packing;
 pub mod parallel;
 pub mod platform;
+pub mod push;
 pub mod remove;
+pub mod rewrite;
 pub mod save;
 pub mod section;
 pub mod tag;
 pub mod tar_members;
 #[cfg(test)]
 mod tests;
+pub mod upload;
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -24,7 +24,18 @@ pub fn map<T: Send, R: Send>(
     events: Sink<'_>,
     work: impl Fn(T, &Progress) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(16).min(jobs.len());
+    let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(16);
+    map_on(n_threads, jobs, events, work)
+}
+
+/// [`map`], on so many threads: for work that waits for something else than a processor.
+pub fn map_on<T: Send, R: Send>(
+    n_threads: usize,
+    jobs: Vec<T>,
+    events: Sink<'_>,
+    work: impl Fn(T, &Progress) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let n_threads = n_threads.min(jobs.len());
     let queue = Mutex::new(jobs.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
     let stop = AtomicBool::new(false);

@@ -27,6 +27,7 @@ use super::image::names;
 use super::layer;
 use super::partial;
 use super::pin;
+use super::shipped;
 
 /// While this lives, nothing is freed.
 pub struct HoldOff {
@@ -74,6 +75,7 @@ pub fn sweep(store: &Store, in_use: &[DiffId]) -> Result<Freed> {
         layer::remove(store, &diff_id)?;
         freed.layers.push(diff_id);
     }
+    shipped::forget(store, |diff_id| needed.contains(&diff_id.0))?;
     Ok(freed)
 }
 

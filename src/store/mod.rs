@@ -17,6 +17,7 @@ pub mod partial;
 mod piecewise;
 pub mod pin;
 pub mod rootfs;
+pub mod shipped;
 
 use std::path::{Path, PathBuf};
 
