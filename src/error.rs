@@ -39,13 +39,18 @@ impl fmt::Display for ExitWith {
 pub trait ResultExt<T> {
     /// Adds the line `hint: ...` under the error.
     fn hint(self, hint: impl Into<String>) -> anyhow::Result<T>;
+    /// The same for advice that costs something to find.
+    fn with_hint(self, hint: impl FnOnce() -> String) -> anyhow::Result<T>;
     /// Ends the command with `code` instead of 125.
     fn exit_with(self, code: u8) -> anyhow::Result<T>;
 }
 
 impl<T, E: Into<anyhow::Error>> ResultExt<T> for Result<T, E> {
     fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
-        self.map_err(|e| e.into().context(Hint(hint.into())))
+        self.with_hint(|| hint.into())
+    }
+    fn with_hint(self, hint: impl FnOnce() -> String) -> anyhow::Result<T> {
+        self.map_err(|e| e.into().context(Hint(hint())))
     }
     fn exit_with(self, code: u8) -> anyhow::Result<T> {
         self.map_err(|e| e.into().context(ExitWith(code)))

@@ -50,7 +50,7 @@ pub fn join(host: &Host, pidfd: &OwnedFd) -> Result<()> {
 fn unshare() -> Result<()> {
     process::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)
         .context("cannot make a user name space")
-        .hint(refusal_hint())
+        .with_hint(refusal_hint)
 }
 
 /// What forbids user name spaces here, as far as it can be seen.
@@ -86,7 +86,7 @@ fn map_one(host: &Host) -> Result<()> {
     let write = |name: &str, text: String| {
         fs::write(&Path::new("/proc/self").join(name), text.as_bytes())
             .context("cannot map ids")
-            .hint(refusal_hint())
+            .with_hint(refusal_hint)
     };
     // gid_map may be written without privilege only once setgroups(2) is given up (user_namespaces(7)).
     write("setgroups", "deny".into())?;
