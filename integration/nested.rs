@@ -58,9 +58,11 @@ fn on_a_volume(s: &Sandbox) {
 }
 
 fn what_is_kept(s: &Sandbox) {
+    // The files of a container that removed itself go after its exit code was told.
     let script = "dhow run --name c1 inner sh -c 'test -e /kept && cat /kept; echo changed > /kept; rm -f /etc/motd'; \
                   dhow start -a c1; dhow inspect c1 --format '{{.Driver}}'; dhow rm c1; \
-                  dhow run --rm inner cat /etc/motd; find /var/lib/dhow/containers /var/lib/dhow/tmp -mindepth 1";
+                  dhow run --rm inner cat /etc/motd; \
+                  while find /var/lib/dhow/containers /var/lib/dhow/tmp -mindepth 1 | grep -q .; do usleep 10000; done";
     let out = nested(s, &["--privileged"], script).exits(0);
     assert_eq!(out.text(), "changed\ncopy\nc1\nhello", "{}", out.report());
 }

@@ -17,10 +17,28 @@ use crate::fs;
 use crate::host::{Host, IdRange, Ids};
 use crate::sys::process::{self, Forked};
 
+/// A name space that we are in, whose ids may still be on their way.
+#[derive(Debug)]
+#[must_use = "ids are mapped only after `finish`"]
+pub struct Entering(Option<Helper>);
+
+impl Entering {
+    /// Waits until the ids are mapped.
+    pub fn finish(self) -> Result<()> {
+        self.0.map_or(Ok(()), Helper::wait)
+    }
+}
+
 /// Makes the caller root of a user and mount name space, unless it is root already. `host.ids` says what it got.
 pub fn enter(host: &mut Host) -> Result<()> {
+    begin(host)?.finish()
+}
+
+/// The same without waiting for newuidmap: until [`Entering::finish`] the caller can read and write what is its own, and
+/// nothing else.
+pub fn begin(host: &mut Host) -> Result<Entering> {
     if !host.is_rootless() {
-        return Ok(());
+        return Ok(Entering(None));
     }
     let tools = match &host.ids {
         Ids::Ranges { .. } => find_tools(),
@@ -29,12 +47,13 @@ pub fn enter(host: &mut Host) -> Result<()> {
     let Some(tools) = tools else {
         host.ids = Ids::Single;
         unshare()?;
-        return map_one(host);
+        map_one(host)?;
+        return Ok(Entering(None));
     };
     let Ids::Ranges { uids, gids } = host.ids.clone() else {
         bail!("cannot map ids: there are no ranges");
     };
-    map_ranges(host, &tools, &uids, &gids)
+    map_ranges(host, &tools, &uids, &gids).map(|helper| Entering(Some(helper)))
 }
 
 /// Joins the user name space of a running process of ours (`pidfd`), and makes a mount name space of our own in it.
@@ -94,8 +113,32 @@ fn map_one(host: &Host) -> Result<()> {
     write("gid_map", format!("0 {} 1", host.gid))
 }
 
+/// The process that runs newuidmap and newgidmap.
+#[derive(Debug)]
+struct Helper {
+    process: OwnedFd,
+    /// What the tools complain about.
+    said: std::fs::File,
+}
+
+impl Helper {
+    fn wait(mut self) -> Result<()> {
+        let mut said = String::new();
+        let _ = self.said.read_to_string(&mut said);
+        let id = rustix::process::WaitId::PidFd(self.process.as_fd());
+        let status = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
+            .context("cannot wait for newuidmap")?;
+        if status.and_then(|s| s.exit_status()) == Some(0) {
+            return Ok(());
+        }
+        Err(anyhow!("{}", said.trim())).context("cannot map subordinate ids").hint(
+            "look at the ranges in /etc/subuid and /etc/subgid (they must not overlap), and that newuidmap is set-uid root",
+        )
+    }
+}
+
 /// The helper is forked before we leave, because only from outside can the set-uid tools write our maps.
-fn map_ranges(host: &mut Host, tools: &(PathBuf, PathBuf), uids: &[IdRange], gids: &[IdRange]) -> Result<()> {
+fn map_ranges(host: &Host, tools: &(PathBuf, PathBuf), uids: &[IdRange], gids: &[IdRange]) -> Result<Helper> {
     let target = std::process::id().to_string();
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe");
     let (go_read, go_write) = pipe()?;
@@ -106,26 +149,21 @@ fn map_ranges(host: &mut Host, tools: &(PathBuf, PathBuf), uids: &[IdRange], gid
             let code = run_tools(go_read, said_write, tools, &target, host, uids, gids);
             process::exit_now(code);
         }
-        Forked::Parent { pidfd, .. } => pidfd,
+        Forked::Parent { pidfd, .. } => Helper { process: pidfd, said: said_read.into() },
     };
     drop((go_read, said_write));
-    let unshared = unshare();
-    if unshared.is_ok() {
-        rustix::io::write(&go_write, b"1").context("cannot tell the mapping helper")?;
+    match unshare() {
+        Ok(()) => {
+            rustix::io::write(&go_write, b"1").context("cannot tell the mapping helper")?;
+            Ok(helper)
+        }
+        Err(error) => {
+            // It ends without the word.
+            drop(go_write);
+            let _ = helper.wait();
+            Err(error)
+        }
     }
-    drop(go_write);
-    let mut said = String::new();
-    let _ = std::fs::File::from(said_read).read_to_string(&mut said);
-    let id = rustix::process::WaitId::PidFd(helper.as_fd());
-    let status = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
-        .context("cannot wait for newuidmap")?;
-    unshared?;
-    if status.and_then(|s| s.exit_status()) == Some(0) {
-        return Ok(());
-    }
-    Err(anyhow!("{}", said.trim())).context("cannot map subordinate ids").hint(
-        "look at the ranges in /etc/subuid and /etc/subgid (they must not overlap), and that newuidmap is set-uid root",
-    )
 }
 
 /// In the helper: waits for the word, then runs both tools at once. The exit code says whether both did it.

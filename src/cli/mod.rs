@@ -28,7 +28,7 @@ use crate::engine::Engine;
 use crate::error::{self, ExitWith};
 use crate::event::Event;
 use crate::host::Host;
-use crate::userns;
+use crate::userns::{self, Entering};
 
 /// A verb: its name, its place in the help, its flags, what it does.
 pub(crate) struct Verb {
@@ -53,8 +53,15 @@ impl Session {
 
     /// The engine, root of a user name space if we are not root: for verbs that make, start or remove.
     pub(crate) fn engine_as_root(&mut self) -> Result<Engine> {
-        userns::enter(&mut self.host)?;
-        Engine::open(self.host.clone())
+        let (engine, entering) = self.engine_entering()?;
+        entering.finish()?;
+        Ok(engine)
+    }
+
+    /// The same for a verb that has something to read while the ids are being mapped.
+    pub(crate) fn engine_entering(&mut self) -> Result<(Engine, Entering)> {
+        let entering = userns::begin(&mut self.host)?;
+        Ok((Engine::open(self.host.clone())?, entering))
     }
 }
 

@@ -9,7 +9,7 @@ use super::flags::switch;
 use super::run_flags::one;
 use super::{Session, events, out, run_flags};
 use crate::engine::attach::{Ended, Signals, follow};
-use crate::engine::create::create;
+use crate::engine::create::{create, make, plan};
 use crate::engine::start;
 use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
@@ -31,8 +31,10 @@ pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     claim_pidfile(matches)?;
     let signals = if detached { None } else { Some(Signals::catch()?) };
     let input = wanted.options.interactive;
-    let engine = session.engine_as_root()?;
-    let created = create(&engine, wanted)?;
+    let (engine, entering) = session.engine_entering()?;
+    let planned = plan(&engine, wanted)?;
+    entering.finish()?;
+    let created = make(&engine, planned)?;
     let (dir, id) = (created.dir.clone(), created.record.id.clone());
     if let Some(cidfile) = cidfile {
         cidfile.write(&id)?;

@@ -12,7 +12,7 @@ use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
 use crate::oci::image::ImageConfiguration;
-use crate::oci::runtime::{Capabilities, LinuxResources};
+use crate::oci::runtime::{Capabilities, LinuxResources, Spec};
 use crate::spec::options::{Mount, Network, Options};
 use crate::spec::{self, Facts};
 use crate::store::container::{self, ContainerDir, Record, Source};
@@ -60,18 +60,30 @@ pub struct Created {
     pub lock: OwnedFd,
 }
 
-/// Makes the container.
+/// A container that could be made: everything is read and checked, nothing is written.
+#[derive(Debug)]
+pub struct Planned {
+    /// The name that was asked for.
+    name: Option<String>,
+    record: Record,
+    spec: Spec,
+    hostname: String,
+    options: Options,
+}
+
+/// Plans and makes the container.
 pub fn create(engine: &Engine, wanted: CreateOptions) -> Result<Created> {
+    make(engine, plan(engine, wanted)?)
+}
+
+/// Reads and checks all that the container needs. Writes nothing, so no id has to be mapped yet.
+pub fn plan(engine: &Engine, wanted: CreateOptions) -> Result<Planned> {
     let store = &engine.store;
-    reap::sweep(store)?;
     if let Some(name) = &wanted.name
         && !container::is_name(name)
     {
         return Err(anyhow!("cannot use {name:?} as a name"))
             .hint("a name is made of a-z A-Z 0-9 _ . - and begins with a letter or digit");
-    }
-    if let Some(name) = &wanted.name {
-        reap::settle_name(store, name)?;
     }
     let (source, config) = source(engine, &wanted.from)?;
     let options = wanted.options;
@@ -102,7 +114,7 @@ pub fn create(engine: &Engine, wanted: CreateOptions) -> Result<Created> {
     let user = options.user.clone().or_else(|| image_config.user().clone()).unwrap_or_default();
     let env = spec.process().as_ref().and_then(|p| p.env().clone()).unwrap_or_default();
     let stop_signal = options.stop_signal.clone().or_else(|| image_config.stop_signal().clone());
-    let mut record = Record {
+    let record = Record {
         id: id.clone(),
         name: String::new(),
         created: Timestamp::now(),
@@ -120,6 +132,17 @@ pub fn create(engine: &Engine, wanted: CreateOptions) -> Result<Created> {
         log: wanted.log,
         options: serde_json::to_value(&options).context("cannot encode the options")?,
     };
+    Ok(Planned { name: wanted.name, record, spec, hostname, options })
+}
+
+/// Makes what was planned.
+pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
+    let store = &engine.store;
+    let Planned { name, mut record, spec, hostname, options } = planned;
+    reap::sweep(store)?;
+    if let Some(name) = &name {
+        reap::settle_name(store, name)?;
+    }
     // Last of what can be refused: it makes directories.
     make_bind_sources(&options)?;
     let config_json = serde_json::to_vec(&spec).context("cannot encode the spec")?;
@@ -131,7 +154,7 @@ pub fn create(engine: &Engine, wanted: CreateOptions) -> Result<Created> {
         ("hosts", hosts.as_bytes()),
         ("resolv.conf", resolv_conf.as_bytes()),
     ];
-    let (dir, lock) = match wanted.name {
+    let (dir, lock) = match name {
         Some(name) => {
             record.name = name;
             container::create(store, &record, &files)?

@@ -290,6 +290,12 @@ impl ContainerDir {
 
     /// Removes container and name. The caller holds the lock or knows that nobody does.
     pub fn remove(&self, store: &Store) -> Result<()> {
+        self.bury(store)?.clear()
+    }
+
+    /// Takes the container out of sight, and frees its name: what takes time is left to [`Grave::clear`]. The caller
+    /// holds the lock or knows that nobody does.
+    pub fn bury(&self, store: &Store) -> Result<Grave> {
         let id = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let record = self.record();
         // Out of sight in one step, before anything else goes: a removal that is cut short is finished by a sweep, and
@@ -303,8 +309,22 @@ impl ContainerDir {
             Err(_) => name::release_all_of(store, &id)?,
         }
         fs::remove_file(&ephemeral(store, &id))?;
-        if fs::metadata(&grave)?.is_some() {
-            super::draft::remove(&grave)?;
+        Ok(Grave { path: grave })
+    }
+}
+
+/// What is left of a container that is gone: files that only take room. A draft, so that a sweep clears one that nobody
+/// does.
+#[derive(Debug)]
+pub struct Grave {
+    path: PathBuf,
+}
+
+impl Grave {
+    /// Removes the files.
+    pub fn clear(self) -> Result<()> {
+        if fs::metadata(&self.path)?.is_some() {
+            super::draft::remove(&self.path)?;
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ pub enum Control {
     Resize(u16, u16),
     /// Command: goes away, the container stays.
     Detach,
-    /// Supervisor: the container ended and is cleared away; its exit code.
+    /// Supervisor: the container ended, and its name is free if it was to go; its exit code.
     Exited(i32),
 }
 

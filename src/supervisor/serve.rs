@@ -15,7 +15,7 @@ use crate::host;
 use crate::runtime::sync::{Failure, Socket};
 use crate::runtime::{Isolation, chroot};
 use crate::store::Store;
-use crate::store::container::{ContainerDir, Exit, Record};
+use crate::store::container::{ContainerDir, Exit, Grave, Record};
 use crate::sys;
 
 /// The role: supervises the container in the directory `path`.
@@ -254,16 +254,21 @@ impl Supervised {
             }
         }
         let noted = if record.auto_remove {
-            dir.remove(&store)
+            dir.bury(&store).map(Some)
         } else {
-            dir.write_exit(&Exit { code, finished_at: Timestamp::now(), oom_killed, error: String::new() })
+            let exit = Exit { code, finished_at: Timestamp::now(), oom_killed, error: String::new() };
+            dir.write_exit(&exit).map(|()| None)
         };
-        // Before the last word: who hears it may start the container again at once.
-        drop(lock);
+        // What is buried is ours to clear as long as we hold its lock. Any other is free before the last word: who hears
+        // it may start the container again at once.
+        let lock = Some(lock).filter(|_| record.auto_remove);
         // Whatever became of the note: the command waits for the code.
         if let Some(control) = control {
             let _ = control.send(&Control::Exited(code), None);
         }
-        noted
+        // Nobody waits for the files to go.
+        let cleared = noted?.map_or(Ok(()), Grave::clear);
+        drop(lock);
+        cleared
     }
 }
