@@ -159,6 +159,39 @@ fn make_debian(tar: &Path) {
     fs::rename(half, tar).unwrap();
 }
 
+/// The archives in nine Debian packages, as dpkg would unpack them: layers to put on `debian`. Made once, like that one.
+pub fn debian_packages() -> Vec<PathBuf> {
+    let names = ["tree", "bc", "ed", "less", "file", "libmagic1", "libmagic-mgc", "jq", "libjq1"];
+    let lock = fs::File::create(cache().join("debian.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let tar = |name: &str| cache().join(format!("package-{name}.tar"));
+    if names.iter().all(|name| tar(name).exists()) {
+        return names.map(tar).to_vec();
+    }
+    let dir = Dir::new("packages");
+    let run = |command: &mut Command| {
+        let output = command.current_dir(&dir.path).stdin(std::process::Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    // What jq needs goes into the layer of its library.
+    run(Command::new("apt-get")
+        .args(["download", "-qq", "-o", "APT::Sandbox::User=root", "libonig5"])
+        .args(names));
+    for name in names {
+        let unpack = format!("dpkg-deb --fsys-tarfile {name}_*.deb");
+        let script = match name {
+            "libjq1" => {
+                format!("{unpack} > a; dpkg-deb --fsys-tarfile libonig5_*.deb > b; tar -A -f a b; cat a")
+            }
+            _ => unpack,
+        };
+        fs::write(dir.path.join("tar"), run(Command::new("sh").args(["-ec", &script]))).unwrap();
+        fs::rename(dir.path.join("tar"), tar(name)).unwrap();
+    }
+    names.map(tar).to_vec()
+}
+
 /// This machine's own Debian sources: what it can reach, the tests can reach.
 fn apt_sources() -> Vec<PathBuf> {
     let known = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
