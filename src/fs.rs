@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -72,12 +72,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Replaces a file as one step: readers see the old or the new one, never a part. Not synced.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    // Process id and a counter: two writers of one path never share a draft.
-    static DRAFTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let n = DRAFTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}.{n}.draft", std::process::id()));
-    let draft = PathBuf::from(draft);
+    let draft = draft_of(path);
     let written = create_new(&draft, 0o644)
         .and_then(|mut f| f.write_all(bytes).with_context(|| format!("cannot write {}", path.display())))
         .and_then(|()| rename(&draft, path));
@@ -85,6 +80,36 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&draft);
     }
     written
+}
+
+/// The same for a file that is the user's own and not ours to make anew: only its owner may read it (mode 0600), its owner
+/// stays the same, and it is on the disk before it takes the old one's place.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let owner = metadata(path)?.map(|m| (m.uid(), m.gid()));
+    let draft = draft_of(path);
+    let write = |mut file: File| {
+        file.write_all(bytes)?;
+        if let Some((uid, gid)) = owner.filter(|_| rustix::process::geteuid().is_root()) {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        file.sync_all()
+    };
+    let written = create_new(&draft, 0o600)
+        .and_then(|file| write(file).with_context(|| format!("cannot write {}", path.display())))
+        .and_then(|()| rename(&draft, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    written
+}
+
+/// Process id and a counter: two writers of one path never share a draft.
+fn draft_of(path: &Path) -> PathBuf {
+    static DRAFTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let n = DRAFTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.{n}.draft", std::process::id()));
+    PathBuf::from(draft)
 }
 
 /// Returns when a file's bytes are on the disk.

@@ -1,11 +1,33 @@
 //! What the user logged in with, as docker and podman keep it.
+//!
+//! | file | whose |
+//! | --- | --- |
+//! | `--authfile`, else REGISTRY_AUTH_FILE | what was named; then no other is looked at |
+//! | $DOCKER_CONFIG/config.json, else ~/.docker/config.json | docker's: read first, and the one that `login` writes |
+//! | $XDG_RUNTIME_DIR/containers/auth.json or /run/containers/UID/auth.json, then ~/.config/containers/auth.json | podman's |
+//! | ~/.dockercfg | docker's oldest |
+//!
+//! Invariant: a secret is in no error, in no `Debug` and in no argument of a program: helpers get it on their stdin.
+
+mod document;
+mod files;
+mod helper;
+mod keep;
+mod server;
 
 use std::fmt;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::host::Host;
+
+pub use files::target;
+pub use keep::{Kept, erase, erase_all, store};
+pub use server::Server;
+
+/// Docker Hub, as it stands in references.
+const HUB: &str = "docker.io";
 
 /// Who we are to a registry. Never shown: `Debug` leaves the secret out.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +43,15 @@ pub enum Credentials {
     IdentityToken(String),
 }
 
+impl Credentials {
+    fn secret(&self) -> &str {
+        match self {
+            Credentials::Basic { password, .. } => password,
+            Credentials::IdentityToken(token) => token,
+        }
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -31,11 +62,64 @@ impl fmt::Debug for Credentials {
 }
 
 /// The credentials for a repository: the longest key that fits, `None` where there are none. `authfile` is `--authfile`.
+/// An empty `repository` asks for those of the registry as a whole.
+/// Errors: a file that cannot be understood; a helper that fails, where nothing else has any.
 pub fn find(
-    _host: &Host,
-    _authfile: Option<&Path>,
-    _registry: &str,
-    _repository: &str,
+    host: &Host,
+    authfile: Option<&Path>,
+    registry: &str,
+    repository: &str,
 ) -> Result<Option<Credentials>> {
-    Ok(None)
+    let keys = keys(registry, repository);
+    let mut failed = None;
+    for file in files::to_read(host, authfile)? {
+        let Some(document) = file.document()? else { continue };
+        let about = || format!("cannot read {}", file.path.display());
+        for key in &keys {
+            // The store of all is asked last, and by registry alone: docker knows nothing finer.
+            let whole = !key.contains('/');
+            let helper = document.helper(key).or_else(|| document.store().filter(|_| whole));
+            match helper.map(|name| helper::get(name, key)) {
+                Some(Ok(Some(found))) => return Ok(Some(found)),
+                // A helper that is not installed here must not hide what a file has.
+                Some(Err(error)) => failed = failed.or(Some(error)),
+                Some(Ok(None)) | None => (),
+            }
+            if let Some(found) = document.credentials(key).with_context(about)? {
+                return Ok(Some(found));
+            }
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// The keys under which credentials for a repository may lie: `reg/a/b`, `reg/a`, `reg`.
+fn keys(registry: &str, repository: &str) -> Vec<String> {
+    let whole = if repository.is_empty() { registry.to_owned() } else { format!("{registry}/{repository}") };
+    let mut key = document::normalize(&whole);
+    let mut keys = vec![key.clone()];
+    while let Some(at) = key.rfind('/') {
+        key.truncate(at);
+        keys.push(key.clone());
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_key_comes_first() {
+        assert_eq!(keys("r:5000", "a/b/c"), ["r:5000/a/b/c", "r:5000/a/b", "r:5000/a", "r:5000"]);
+        assert_eq!(keys("index.docker.io", ""), ["docker.io"]);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let basic = Credentials::Basic { user: "al".into(), password: "hunter2".into() };
+        assert_eq!(format!("{basic:?}"), "Basic { user: \"al\", password: *** }");
+        let token = Credentials::IdentityToken("hunter2".into());
+        assert_eq!(format!("{token:#?}"), "IdentityToken(***)");
+    }
 }
