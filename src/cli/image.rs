@@ -5,11 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use clap::{Arg, ArgMatches, Command};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::flags::{list as listed, many, names, switch, value};
-use super::format::{self, filter::Filters, headers, human, quote};
+use super::format::{self, headers, human, quote};
 use super::run_flags::one;
 use super::{Session, events, out};
 use crate::engine::{Engine, list};
@@ -19,7 +18,7 @@ use crate::image::remove::{InUse, Removed};
 use crate::image::{self, Input, Platform};
 use crate::oci::{Digest, Reference};
 use crate::store::container::{Source, Status};
-use crate::store::image::{Image, Named, list as list_images};
+use crate::store::gc::Freed;
 
 /// What `inspect` shows of an image.
 pub(super) fn inspect_one(engine: &Engine, name: &str) -> Result<Value> {
@@ -140,142 +139,6 @@ pub(super) fn save(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     Ok(0)
 }
 
-pub(super) fn images_args(command: Command) -> Command {
-    command
-        .arg(switch("all", Some('a'), "Show all images"))
-        .arg(switch("quiet", Some('q'), "Only ids"))
-        .arg(switch("no-trunc", None, "Do not shorten"))
-        .arg(switch("digests", None, "Show digests"))
-        .arg(listed("filter", Some('f'), "KEY=VALUE", "Only those that fit"))
-        .arg(value("format", None, "TEMPLATE", "json, table TEMPLATE or a Go template"))
-        .arg(Arg::new("reference").value_name("REPOSITORY[:TAG]").help("Only these"))
-}
-
-const IMAGE_FILTERS: &[&str] =
-    &["dangling", "label", "label!", "before", "since", "until", "reference", "id"];
-
-pub(super) fn images(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let filters = Filters::parse(&many(matches, "filter"), IMAGE_FILTERS)?;
-    let engine = session.engine()?;
-    let no_trunc = matches.get_flag("no-trunc");
-    let mut rows = Vec::new();
-    let mut seen = Vec::new();
-    for image in list_images(&engine.store)? {
-        for entry in rows_of(&engine, &image, &filters, one(matches, "reference"), no_trunc)? {
-            if matches.get_flag("quiet") {
-                let id = entry["ID"].as_str().unwrap_or_default().to_owned();
-                if !seen.contains(&id) {
-                    out::out(&format!("{id}\n"))?;
-                    seen.push(id);
-                }
-            } else {
-                rows.push(entry);
-            }
-        }
-    }
-    if matches.get_flag("quiet") {
-        return Ok(0);
-    }
-    let default =
-        if matches.get_flag("digests") { headers::IMAGES_DIGESTS_TABLE } else { headers::IMAGES_TABLE };
-    out::out(&format::render_rows(one(matches, "format"), default, headers::IMAGES, &rows)?)?;
-    Ok(0)
-}
-
-/// A row for each name that fits, or one without a name.
-fn rows_of(
-    engine: &Engine,
-    image: &Image,
-    filters: &Filters,
-    pattern: Option<&str>,
-    no_trunc: bool,
-) -> Result<Vec<Value>> {
-    let created = created(image);
-    let labels = image.config.config().as_ref().and_then(|c| c.labels().clone()).unwrap_or_default();
-    let created_of = |name: &str| -> Result<Timestamp> {
-        Ok(self::created(&crate::store::image::find(&engine.store, name)?).unwrap_or(Timestamp::UNIX_EPOCH))
-    };
-    let at = created.unwrap_or(Timestamp::UNIX_EPOCH);
-    let mut fits = filters.match_labels(|key| labels.get(key).map(String::as_str));
-    if let Some(dangling) = filters.flag("dangling")? {
-        fits &= dangling == image.names.is_empty();
-    }
-    if let Some(until) = filters.until(Timestamp::now(), &TimeZone::UTC)? {
-        fits &= at < until;
-    }
-    for other in filters.values("before") {
-        fits &= at < created_of(other)?;
-    }
-    for other in filters.values("since") {
-        fits &= at > created_of(other)?;
-    }
-    let ids = filters.values("id");
-    fits &= ids.is_empty()
-        || ids.iter().any(|id| image.id.to_string().starts_with(id) || image.id.hex().starts_with(id));
-    if !fits {
-        return Ok(Vec::new());
-    }
-    let wanted = |named: &&Named| {
-        let r = &named.reference;
-        let patterns = filters.values("reference");
-        let by_filter = patterns.is_empty() || patterns.iter().any(|p| matches_reference(p, r));
-        by_filter && pattern.is_none_or(|p| matches_reference(p, r))
-    };
-    // Docker has a row without a tag only where the repository has no tag at all for it.
-    let is_told = |named: &&Named| {
-        let (r, same) = (&named.reference, |o: &Reference| o.familiar_repository());
-        r.tag.is_some() || !image.names.iter().any(|o| o.tag.is_some() && same(o) == same(r))
-    };
-    let names: Vec<&Named> = image.named.iter().filter(wanted).filter(is_told).collect();
-    if names.is_empty()
-        && (!image.names.is_empty() || pattern.is_some() || !filters.values("reference").is_empty())
-    {
-        return Ok(Vec::new());
-    }
-    if names.is_empty() {
-        return Ok(vec![row(image, None, created, no_trunc)]);
-    }
-    Ok(names.into_iter().map(|named| row(image, Some(named), created, no_trunc)).collect())
-}
-
-/// Docker's rule: the pattern names a repository, with or without a tag, `*` and the like allowed.
-fn matches_reference(pattern: &str, reference: &Reference) -> bool {
-    let (repository, whole) = (reference.familiar_repository(), reference.familiar());
-    format::filter::glob(pattern, &repository)
-        || format::filter::glob(pattern, &whole)
-        || pattern.parse::<Reference>().is_ok_and(|p| {
-            p.registry == reference.registry
-                && p.repository == reference.repository
-                && (p.tag.is_none() || p.tag == reference.tag)
-        })
-}
-
-fn created(image: &Image) -> Option<Timestamp> {
-    image.config.created().as_ref().and_then(|c| c.parse().ok())
-}
-
-fn row(image: &Image, named: Option<&Named>, created: Option<Timestamp>, no_trunc: bool) -> Value {
-    let none = || "<none>".to_owned();
-    let repository = named.map_or_else(none, |n| n.reference.familiar_repository());
-    let tag = named.and_then(|n| n.reference.tag.clone()).unwrap_or_else(none);
-    let digest = named.map_or(&image.manifest, Named::digest);
-    let now = Timestamp::now();
-    let id = image.id.to_string();
-    json!({
-        "ID": if no_trunc { id.as_str() } else { image.id.short() },
-        "Repository": repository,
-        "Tag": tag,
-        "Digest": digest.to_string(),
-        "CreatedSince": created.map_or("N/A".to_owned(), |c| human::ago(c, now)),
-        "CreatedAt": created.map_or("N/A".to_owned(), |c| human::created_at(c, &TimeZone::UTC)),
-        "Size": human::size(image.size),
-        "VirtualSize": human::size(image.size),
-        "Containers": "N/A",
-        "SharedSize": "N/A",
-        "UniqueSize": "N/A",
-    })
-}
-
 pub(super) fn rmi_args(command: Command) -> Command {
     command
         .arg(switch("force", Some('f'), "Remove it even if it has several names or a stopped container"))
@@ -285,7 +148,7 @@ pub(super) fn rmi_args(command: Command) -> Command {
 
 pub(super) fn rmi(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let engine = session.engine_as_root()?;
-    let in_use = list::list(&engine)?.iter().filter_map(claim).collect();
+    let in_use = claims(&engine)?;
     let force = matches.get_flag("force");
     let options = image::remove::Options { force, in_use };
     let names: Vec<String> = many(matches, "names").into_iter().map(str::to_owned).collect();
@@ -296,6 +159,7 @@ pub(super) fn rmi(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
             Removed::Deleted(id) => out::out(&format!("Deleted: {id}\n"))?,
         }
     }
+    warn_unknown(&outcome.freed);
     let mut code = 0;
     for error in &outcome.errors {
         if force && crate::engine::is_not_found(error) {
@@ -305,6 +169,20 @@ pub(super) fn rmi(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
         code = 1;
     }
     Ok(code)
+}
+
+/// Says why nothing was freed, if so.
+pub(super) fn warn_unknown(freed: &Freed) {
+    if let Some(one) = freed.unknown.first() {
+        out::warn(&format!(
+            "nothing was freed, because nobody can tell what the damaged image {one} needs: dhow system check tells more"
+        ));
+    }
+}
+
+/// What containers say of the images that they need.
+pub(super) fn claims(engine: &Engine) -> Result<Vec<InUse>> {
+    Ok(list::list(engine)?.iter().filter_map(claim).collect())
 }
 
 fn claim(container: &list::Listed) -> Option<InUse> {

@@ -4,6 +4,7 @@ mod exec;
 mod flags;
 pub mod format;
 mod image;
+mod images;
 mod inspect;
 mod logs;
 mod out;

@@ -1,7 +1,7 @@
 //! The table of verbs.
 
 use super::Verb;
-use super::{exec, image as i, inspect, logs, ps, push, run, run_flags, start, stop};
+use super::{exec, image as i, images, inspect, logs, ps, push, run, run_flags, start, stop};
 
 macro_rules! verb {
     ($name:literal, $about:literal, $args:path, $run:path $(, $alias:literal)*) => {
@@ -49,7 +49,7 @@ pub(super) static TOP: &[Verb] = &[
     LOAD,
     SAVE,
     PUSH,
-    verb!("images", "List images", i::images_args, i::images),
+    verb!("images", "List images", images::images_args, images::images),
     verb!("rmi", "Remove images", i::rmi_args, i::rmi),
     TAG,
     UNTAG,
@@ -75,7 +75,7 @@ pub(super) static IMAGE: &[Verb] = &[
     LOAD,
     SAVE,
     PUSH,
-    verb!("ls", "List images", i::images_args, i::images, "list"),
+    verb!("ls", "List images", images::images_args, images::images, "list"),
     verb!("rm", "Remove images", i::rmi_args, i::rmi, "remove"),
     TAG,
     UNTAG,

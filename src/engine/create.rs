@@ -15,8 +15,11 @@ use crate::oci::image::ImageConfiguration;
 use crate::oci::runtime::{Capabilities, LinuxResources, Spec};
 use crate::spec::options::{Mount, Network, Options};
 use crate::spec::{self, Facts};
+use crate::store::Store;
 use crate::store::container::{self, ContainerDir, Record, Source};
+use crate::store::gc;
 use crate::store::image;
+use crate::store::layer;
 
 /// What a container is to be made from and how.
 #[derive(Debug, Clone)]
@@ -154,6 +157,9 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
         ("hosts", hosts.as_bytes()),
         ("resolv.conf", resolv_conf.as_bytes()),
     ];
+    // From looking whether the layers are there until a record says that they are needed.
+    let held_off = gc::hold_off(store)?;
+    check_layers(store, &record.source)?;
     let (dir, lock) = match name {
         Some(name) => {
             record.name = name;
@@ -161,6 +167,7 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
         }
         None => create_unnamed(engine, &mut record, &files)?,
     };
+    drop(held_off);
     let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
     Ok(Created { dir, record, resources, lock })
 }
@@ -209,6 +216,19 @@ fn source(engine: &Engine, from: &From) -> Result<(Source, Option<ImageConfigura
             Ok((Source::Dir { path, throw_away: *throw_away }, None))
         }
     }
+}
+
+/// The image may have been removed since it was found, or a layer of it been lost.
+fn check_layers(store: &Store, source: &Source) -> Result<()> {
+    let Source::Image { name, diff_ids, .. } = source else { return Ok(()) };
+    for diff_id in diff_ids {
+        if !layer::exists(store, diff_id)? {
+            return Err(anyhow!("its layer {} is missing", diff_id.0))
+                .with_context(|| format!("cannot run {name}"))
+                .hint("dhow system check --repair looks for it, and brings it back if that can be done");
+        }
+    }
+    Ok(())
 }
 
 fn absent_hint(name: &str) -> String {

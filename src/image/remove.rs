@@ -11,7 +11,7 @@ use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::store::Store;
 use crate::store::gc;
-use crate::store::image::Image;
+use crate::store::image::Entry;
 use crate::store::image::find;
 use crate::store::image::find::By;
 use crate::store::image::names;
@@ -36,6 +36,13 @@ pub struct Options {
     pub force: bool,
     /// All containers there are.
     pub in_use: Vec<InUse>,
+}
+
+impl Options {
+    /// The layers that containers stand on.
+    pub fn diff_ids(&self) -> Vec<DiffId> {
+        self.in_use.iter().flat_map(|u| u.diff_ids.clone()).collect()
+    }
 }
 
 /// One line of docker's answer.
@@ -68,8 +75,7 @@ pub fn remove(store: &Store, names_or_ids: &[String], options: &Options) -> Resu
         }
     }
     if outcome.removed.iter().any(|r| matches!(r, Removed::Deleted(_))) {
-        let in_use: Vec<DiffId> = options.in_use.iter().flat_map(|u| u.diff_ids.clone()).collect();
-        outcome.freed = gc::sweep(store, &in_use)?;
+        outcome.freed = gc::sweep(store, &options.diff_ids())?;
     }
     Ok(outcome)
 }
@@ -77,18 +83,28 @@ pub fn remove(store: &Store, names_or_ids: &[String], options: &Options) -> Resu
 fn remove_one(store: &Store, name_or_id: &str, options: &Options) -> Result<Vec<Removed>> {
     // Held from looking at the names until the last one is gone: two removers must not each leave it to the other.
     let lock = names::Lock::new(store)?;
-    let (image, by) = find::find_by(store, name_or_id)?;
-    let goes: Vec<&Reference> = match &by {
-        By::Name(name) => vec![name],
-        By::Digest(name) => image.names.iter().filter(|r| is_of_repository(r, name)).collect(),
-        By::Id => image.names.iter().collect(),
+    let (image, by) = match find::entry_by(store, name_or_id) {
+        Ok(found) => found,
+        Err(error) => return remove_damaged_name(store, &lock, name_or_id, error),
     };
+    let own = own_names(store, &image)?;
+    let goes: Vec<&Reference> = match &by {
+        By::Name(name) => own.iter().filter(|r| *r == name).collect(),
+        By::Digest(name) => own.iter().filter(|r| is_of_repository(r, name)).collect(),
+        By::Id => own.iter().collect(),
+    };
+    if image.is_read_only || goes.is_empty() && by != By::Id {
+        return Err(anyhow!(
+            "cannot remove image {name_or_id}: it is in an additional store, which is only read"
+        ))
+        .hint("remove it there, or leave that store out of the configuration");
+    }
     if by == By::Id && goes.len() > 1 && !options.force {
-        let names: Vec<_> = image.names.iter().map(Reference::familiar).collect();
+        let names: Vec<_> = own.iter().map(Reference::familiar).collect();
         return Err(anyhow!("cannot remove image {name_or_id}: it has several names: {}", names.join(", ")))
             .hint("remove it by its names, or all of them with --force");
     }
-    let is_last = goes.len() == image.names.len();
+    let is_last = goes.len() == own.len();
     if is_last {
         check_not_in_use(&image, name_or_id, options)?;
     }
@@ -99,17 +115,45 @@ fn remove_one(store: &Store, name_or_id: &str, options: &Options) -> Result<Vec<
     }
     if is_last {
         forget_untagged(store, &lock, &image)?;
-        removed.push(Removed::Deleted(image.id));
+        removed.push(Removed::Deleted(image.id().clone()));
     }
     Ok(removed)
+}
+
+/// A name whose file is damaged can still be taken away; what it stood for is nobody's to know.
+fn remove_damaged_name(
+    store: &Store,
+    lock: &names::Lock,
+    name_or_id: &str,
+    error: anyhow::Error,
+) -> Result<Vec<Removed>> {
+    let reference = name_or_id.parse::<Reference>().map(Reference::with_default_tag);
+    match reference {
+        Ok(reference) if names::has_file(store, &reference)? => {
+            names::forget(store, lock, &reference)?;
+            Ok(vec![Removed::Untagged(reference)])
+        }
+        _ => Err(error),
+    }
+}
+
+/// Those names of an image that are ours to take away.
+fn own_names(store: &Store, image: &Entry) -> Result<Vec<Reference>> {
+    let mut own = Vec::new();
+    for name in image.names() {
+        if names::has_file(store, name)? {
+            own.push(name.clone());
+        }
+    }
+    Ok(own)
 }
 
 fn is_of_repository(reference: &Reference, other: &Reference) -> bool {
     reference.registry == other.registry && reference.repository == other.repository
 }
 
-fn check_not_in_use(image: &Image, name_or_id: &str, options: &Options) -> Result<()> {
-    let users = || options.in_use.iter().filter(|u| u.image == image.id);
+fn check_not_in_use(image: &Entry, name_or_id: &str, options: &Options) -> Result<()> {
+    let users = || options.in_use.iter().filter(|u| u.image == *image.id());
     if let Some(user) = users().find(|u| u.running) {
         bail!("cannot remove image {name_or_id}: the running container {} uses it", user.container);
     }
@@ -123,10 +167,11 @@ fn check_not_in_use(image: &Image, name_or_id: &str, options: &Options) -> Resul
 }
 
 /// Every manifest of this id may have been kept untagged.
-fn forget_untagged(store: &Store, lock: &names::Lock, image: &Image) -> Result<()> {
-    for manifest in names::Names::read(store)?.untagged {
-        if manifest == image.manifest || crate::store::image::describe(store, &manifest)?.id == image.id {
-            names::forget_untagged(store, lock, &manifest)?;
+fn forget_untagged(store: &Store, lock: &names::Lock, image: &Entry) -> Result<()> {
+    let names = names::Names::read(store)?;
+    for manifest in &names.untagged {
+        if *manifest == image.manifest || find::has_id(store, &names, manifest, image.id()) {
+            names::forget_untagged(store, lock, manifest)?;
         }
     }
     Ok(())

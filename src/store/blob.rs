@@ -4,7 +4,8 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
@@ -14,10 +15,11 @@ use crate::fs;
 use crate::oci::Digest;
 
 use super::Store;
-use super::draft::{self, Draft};
+use super::draft::{self, Draft, Removed};
 use super::partial::Partial;
 
 const CONTENT: &str = "blob";
+const VERIFY_CHUNK: usize = 256 * 1024;
 
 /// A blob that is being written. Dropped before [`Writer::finish`] or [`Writer::seal`], it leaves nothing behind.
 pub struct Writer {
@@ -142,7 +144,7 @@ pub fn put(store: &Store, bytes: &[u8]) -> Result<Digest> {
 
 /// The blob's file, or `None` where there is no such blob.
 pub fn open(store: &Store, digest: &Digest) -> Result<Option<File>> {
-    if exists(store, digest)? { fs::open(&path(store, digest)).map(Some) } else { Ok(None) }
+    locate(store, digest)?.map(|path| fs::open(&path)).transpose()
 }
 
 /// The whole blob, checked against its digest; more than `limit` bytes is an error, because what a document claims
@@ -163,9 +165,65 @@ pub fn read(store: &Store, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether there is such a blob.
+/// Whether there is such a blob, here or in an additional store.
 pub fn exists(store: &Store, digest: &Digest) -> Result<bool> {
+    Ok(locate(store, digest)?.is_some())
+}
+
+/// Whether our own store has such a blob.
+pub fn is_own(store: &Store, digest: &Digest) -> Result<bool> {
     Ok(fs::symlink_metadata(&path(store, digest))?.is_some())
+}
+
+/// The size of the blob, or `None` where there is no such blob.
+pub fn size(store: &Store, digest: &Digest) -> Result<Option<u64>> {
+    let Some(path) = locate(store, digest)? else { return Ok(None) };
+    Ok(fs::symlink_metadata(&path)?.map(|meta| meta.len()))
+}
+
+/// The bytes that a blob of our own takes on disk, as du(1) counts them.
+pub fn size_on_disk(store: &Store, digest: &Digest) -> Result<u64> {
+    let meta = fs::symlink_metadata(&path(store, digest))?;
+    Ok(meta.map_or(0, |meta| meta.blocks() * 512))
+}
+
+fn locate(store: &Store, digest: &Digest) -> Result<Option<PathBuf>> {
+    for data in store.places() {
+        let path = path_in(data, digest);
+        if fs::symlink_metadata(&path)?.is_some() {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Looks whether a blob of our own is what it is called; the error tells what is wrong with it. Returns its size.
+pub fn verify(store: &Store, digest: &Digest) -> Result<u64> {
+    let mut file = fs::open(&path(store, digest))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; VERIFY_CHUNK];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                size += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context("cannot read it"),
+        }
+    }
+    let found = Digest::from_hash(hasher.finalize().as_slice());
+    if found != *digest {
+        bail!("its content has digest {found}");
+    }
+    Ok(size)
+}
+
+/// Takes a blob of our own out of its place; `None` if it is gone already.
+pub fn take_away(store: &Store, digest: &Digest) -> Result<Option<Removed>> {
+    draft::take_away(store, &path(store, digest))
 }
 
 /// Removes a blob; one that is gone already is fine.
@@ -173,7 +231,7 @@ pub fn remove(store: &Store, digest: &Digest) -> Result<()> {
     fs::remove_file(&path(store, digest))
 }
 
-/// All blobs, unsorted.
+/// All blobs of our own, unsorted.
 pub fn list(store: &Store) -> Result<Vec<Digest>> {
     let names = fs::read_dir(&store.data.join("blobs/sha256"))?;
     // What is not named by a digest is not ours.
@@ -181,7 +239,11 @@ pub fn list(store: &Store) -> Result<Vec<Digest>> {
 }
 
 fn path(store: &Store, digest: &Digest) -> PathBuf {
-    store.data.join("blobs/sha256").join(digest.hex())
+    path_in(&store.data, digest)
+}
+
+fn path_in(data: &Path, digest: &Digest) -> PathBuf {
+    data.join("blobs/sha256").join(digest.hex())
 }
 
 #[cfg(test)]

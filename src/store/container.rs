@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::name;
-pub use super::name::{is_being_made, is_name, is_taken};
+pub use super::name::{is_being_made, is_name, is_taken, sweep_names};
 use crate::error::{NotFound, ResultExt};
 use crate::fs;
 use crate::oci::DiffId;

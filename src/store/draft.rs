@@ -19,6 +19,7 @@ use crate::sys::lock;
 use super::Store;
 
 const LOCK: &str = "lock";
+const REMOVED: &str = "removed";
 
 /// A directory that nobody else looks into; removed when dropped.
 #[derive(Debug)]
@@ -74,6 +75,51 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> Result<bool> {
     }
 }
 
+impl Draft {
+    /// Exchanges `sub` of this draft with what is at `place`; false where the file system cannot do that, or nothing is
+    /// there.
+    pub(super) fn exchange(&self, sub: &Path, place: &Path) -> Result<bool> {
+        let from = self.path.join(sub);
+        match renameat_with(CWD, &from, CWD, place, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(true),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOENT) => Ok(false),
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot exchange {} and {}", from.display(), place.display())),
+        }
+    }
+}
+
+/// What was taken out of its place. Dropped, it is taken apart.
+#[derive(Debug)]
+pub struct Removed {
+    place: PathBuf,
+    path: PathBuf,
+    draft: Draft,
+}
+
+/// Takes a file or a directory out of its place, in one step as seen from outside; `None` if it is gone already.
+pub fn take_away(store: &Store, place: &Path) -> Result<Option<Removed>> {
+    if fs::symlink_metadata(place)?.is_none() {
+        return Ok(None);
+    }
+    let draft = Draft::new(store)?;
+    let path = draft.path().join(REMOVED);
+    fs::rename(place, &path)?;
+    Ok(Some(Removed { place: place.to_owned(), path, draft }))
+}
+
+impl Removed {
+    /// Where it is now.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts it back, unless something else has taken its place.
+    pub fn put_back(self) -> Result<()> {
+        self.draft.publish(REMOVED.as_ref(), &self.place).map(drop)
+    }
+}
+
 impl Drop for Draft {
     fn drop(&mut self) {
         // What cannot be removed now is removed by the next sweep.
@@ -94,16 +140,37 @@ pub fn sweep(store: &Store) -> Result<()> {
     Ok(())
 }
 
+/// The drafts that their makers left behind, by name; nothing is removed.
+pub fn abandoned(store: &Store) -> Result<Vec<String>> {
+    let tmp = store.data.join("tmp");
+    let mut found = Vec::new();
+    for name in fs::read_dir(&tmp)? {
+        let path = tmp.join(&name);
+        let is_abandoned = match fs::open(&path.join(LOCK)) {
+            Ok(file) => !lock::is_held(&file).unwrap_or(true),
+            // An empty one may be one that is being made just now.
+            Err(_) => {
+                fs::symlink_metadata(&path)?.is_some_and(|m| !m.is_dir()) || !fs::read_dir(&path)?.is_empty()
+            }
+        };
+        if is_abandoned && fs::symlink_metadata(&path)?.is_some() {
+            found.push(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// Whether somebody is making the draft that lies there.
+pub(super) fn is_alive(path: &Path) -> bool {
+    fs::open(&path.join(LOCK)).is_ok_and(|file| lock::is_held(&file).unwrap_or(true))
+}
+
 /// Whether a draft that somebody is making at this moment satisfies `wanted`, which looks at its directory.
 pub fn any_held(store: &Store, wanted: impl Fn(&Path) -> bool) -> Result<bool> {
     let tmp = store.data.join("tmp");
     for name in fs::read_dir(&tmp)? {
         let path = tmp.join(name);
-        let is_held = || -> Result<bool> {
-            let file = fs::open(&path.join(LOCK))?;
-            lock::is_held(&file).with_context(|| format!("cannot look at the lock of {}", path.display()))
-        };
-        if wanted(&path) && is_held().unwrap_or(false) {
+        if wanted(&path) && is_alive(&path) {
             return Ok(true);
         }
     }

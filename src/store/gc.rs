@@ -1,10 +1,11 @@
-//! Freeing blobs and layers that nothing needs, by marking from everything that does: names, pins, and what the caller
-//! says its containers use.
+//! Freeing blobs and layers that nothing needs, by marking from everything that does: names, pins, containers, and what
+//! the caller says besides.
 //!
 //! ```text
 //! publisher   hold_off { publish layers, blobs; write the name }            shared lock, while it renames
 //!             hold_off { write a pin } then look whether the layer exists   shared lock, for one file
-//! sweep       { read pins, names; free the rest }                           exclusive lock
+//! container   hold_off { look whether the layers exist; make the container }   shared lock
+//! sweep       { read pins, names, containers; take the rest away }          exclusive lock
 //! ```
 //! So a sweep sees either the pin or the name of whatever a publisher counts on; and neither waits for the other's slow
 //! part, reading an archive or a network.
@@ -21,9 +22,11 @@ use crate::sys::lock;
 
 use super::Store;
 use super::blob;
+use super::container;
+use super::container::{ContainerDir, Record, Source, Status};
 use super::draft;
-use super::image;
 use super::image::names;
+use super::image::summary::Summary;
 use super::layer;
 use super::partial;
 use super::pin;
@@ -41,6 +44,11 @@ pub struct Freed {
     pub blobs: Vec<Digest>,
     /// The layers.
     pub layers: Vec<DiffId>,
+    /// What they took on disk, where it was to be counted.
+    pub bytes: u64,
+    /// Names and manifests that are damaged, so that nobody can tell what they need: while there is one, nothing is
+    /// freed, because it may be in use by an image that can be repaired.
+    pub unknown: Vec<String>,
 }
 
 /// Waits for a sweep that is under way, and keeps off the next one.
@@ -48,35 +56,115 @@ pub fn hold_off(store: &Store) -> Result<HoldOff> {
     lock_file(store, lock::Kind::Shared).map(|file| HoldOff { _file: file })
 }
 
-/// Frees every blob and layer that no image, no pin and none of `in_use` needs.
+/// Frees every blob and layer that no image, no pin, no container and none of `in_use` needs.
 pub fn sweep(store: &Store, in_use: &[DiffId]) -> Result<Freed> {
-    let _exclusive = lock_file(store, lock::Kind::Exclusive)?;
+    sweep_with(store, in_use, false)
+}
+
+/// [`sweep`], which counts what the disk got back: that takes a walk through every layer that goes.
+pub fn sweep_counted(store: &Store, in_use: &[DiffId]) -> Result<Freed> {
+    sweep_with(store, in_use, true)
+}
+
+fn sweep_with(store: &Store, in_use: &[DiffId], is_counted: bool) -> Result<Freed> {
+    let exclusive = lock_file(store, lock::Kind::Exclusive)?;
     // The pins of the dead first, so that they keep nothing alive.
     draft::sweep(store)?;
     partial::sweep(store, partial::KEPT)?;
     let names_lock = names::Lock::new(store)?;
-    let mut needed: HashSet<Digest> = in_use.iter().map(|d| d.0.clone()).collect();
-    needed.extend(pin::all(store)?);
-    let mut freed = Freed::default();
-    for manifest in names::Names::read(store)?.manifests() {
-        let about = || "cannot tell what may be freed";
-        let image = image::describe(store, manifest).with_context(about)?;
-        needed.insert(manifest.clone());
-        needed.insert(image.id);
-        needed.extend(image.layers);
-        needed.extend(image.diff_ids.into_iter().map(|d| d.0));
-    }
+    let mut needs = needs(store)?;
     drop(names_lock);
-    for digest in blob::list(store)?.into_iter().filter(|d| !needed.contains(d)) {
+    needs.digests.extend(in_use.iter().map(|d| d.0.clone()));
+    let mut freed = Freed { unknown: needs.unknown, ..Freed::default() };
+    if !freed.unknown.is_empty() {
+        return Ok(freed);
+    }
+    for digest in blob::list(store)?.into_iter().filter(|d| !needs.digests.contains(d)) {
+        freed.bytes += blob::size_on_disk(store, &digest)?;
         blob::remove(store, &digest)?;
         freed.blobs.push(digest);
     }
-    for diff_id in layer::list(store)?.into_iter().filter(|d| !needed.contains(&d.0)) {
-        layer::remove(store, &diff_id)?;
-        freed.layers.push(diff_id);
+    freed.layers = layer::list(store)?.into_iter().filter(|d| !needs.digests.contains(&d.0)).collect();
+    let removed = layer::take_away(store, &freed.layers)?;
+    shipped::forget(store, |diff_id| needs.digests.contains(&diff_id.0))?;
+    // What goes is nowhere any more: nobody needs to wait until it is taken apart.
+    drop(exclusive);
+    if is_counted {
+        // As far as it can be counted.
+        freed.bytes += removed.iter().map(|r| layer::size_of_removed(r).unwrap_or(0)).sum::<u64>();
     }
-    shipped::forget(store, |diff_id| needed.contains(&diff_id.0))?;
     Ok(freed)
+}
+
+/// What must stay.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// Blobs, and layers by their diff ids.
+    pub digests: HashSet<Digest>,
+    /// See [`Freed::unknown`].
+    pub unknown: Vec<String>,
+}
+
+/// What there was at one moment at which nobody was publishing or freeing anything.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// All names.
+    pub names: names::Names,
+    /// What was needed.
+    pub needs: Needs,
+    /// All blobs of our own.
+    pub blobs: Vec<Digest>,
+    /// All layers of our own.
+    pub layers: Vec<DiffId>,
+}
+
+/// Looks at names, blobs and layers at one moment; waits for those who are publishing.
+pub fn snapshot(store: &Store) -> Result<Snapshot> {
+    let _exclusive = lock_file(store, lock::Kind::Exclusive)?;
+    Ok(Snapshot {
+        needs: needs(store)?,
+        names: names::Names::read(store)?,
+        blobs: blob::list(store)?,
+        layers: layer::list(store)?,
+    })
+}
+
+/// Marks from pins, names and containers. To be trusted while nothing can be published.
+pub fn needs(store: &Store) -> Result<Needs> {
+    let mut needs = Needs { digests: pin::all(store)?.into_iter().collect(), unknown: Vec::new() };
+    let names = names::Names::read(store)?;
+    needs.unknown.extend(names.damaged.iter().cloned());
+    for manifest in names.manifests() {
+        needs.digests.insert(manifest.clone());
+        // What the file of the name kept serves where a document was lost.
+        let summary = match names.summaries.get(manifest) {
+            Some(summary) => Ok(summary.clone()),
+            None => Summary::of(store, manifest).map(|(summary, _)| summary),
+        };
+        match summary {
+            Ok(summary) => {
+                needs.digests.insert(summary.id);
+                needs.digests.extend(summary.layers);
+                needs.digests.extend(summary.diff_ids.into_iter().map(|d| d.0));
+            }
+            Err(_) => needs.unknown.push(manifest.to_string()),
+        }
+    }
+    for id in container::ids(store)? {
+        let dir = ContainerDir::of(store, &id);
+        match dir.record() {
+            Ok(Record { source: Source::Image { diff_ids, .. }, .. }) => {
+                needs.digests.extend(diff_ids.into_iter().map(|d| d.0));
+            }
+            Ok(_) => {}
+            // It can never be started again; but it may run, on layers that nobody knows of.
+            Err(_) if matches!(dir.status(), Ok(Status::Running(_) | Status::Starting)) => {
+                needs.unknown.push(id)
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(needs)
 }
 
 fn lock_file(store: &Store, kind: lock::Kind) -> Result<File> {

@@ -33,6 +33,8 @@ pub struct Store {
     pub data: PathBuf,
     /// The id map in force; anything but [`Ids::Root`] means that we are root in a user name space.
     pub ids: Ids,
+    /// Other stores whose images and layers are used where ours has none: read, and neither locked nor written to.
+    pub additional: Vec<PathBuf>,
 }
 
 impl Store {
@@ -47,7 +49,12 @@ impl Store {
         {
             fs::create_dir_all(&data.join(dir), 0o700)?;
         }
-        Ok(Store { data: data.to_owned(), ids })
+        Ok(Store { data: data.to_owned(), ids, additional: Vec::new() })
+    }
+
+    /// Where to look for what is only read: our own store first.
+    pub fn places(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.data.as_path()).chain(self.additional.iter().map(PathBuf::as_path))
     }
 
     /// Makes all that was written so far durable, with one call for however many files.

@@ -99,6 +99,23 @@ pub(super) fn release_all_of(store: &Store, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// The names that stand for no container, and for none that is being made; frees them if asked to.
+pub fn sweep_names(store: &Store, is_serious: bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in fs::read_dir(&store.data.join("names"))? {
+        let name = name.to_string_lossy().into_owned();
+        let Some(id) = owner_of(store, &name)? else { continue };
+        if is_alive_or_kept(store, &id)? || ContainerDir::of(store, &id).path.exists() {
+            continue;
+        }
+        if is_serious {
+            release(store, &name, &id)?;
+        }
+        found.push(name);
+    }
+    Ok(found)
+}
+
 /// Whether a text may be a container's name (`[a-zA-Z0-9][a-zA-Z0-9_.-]*`: docker's rule, and one letter is enough).
 pub fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();

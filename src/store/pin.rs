@@ -7,7 +7,7 @@ use crate::fs;
 use crate::oci::Digest;
 
 use super::Store;
-use super::draft::Draft;
+use super::draft::{self, Draft};
 use super::gc;
 
 const PINS: &str = "pins";
@@ -35,12 +35,17 @@ impl Pins {
     }
 }
 
-/// Everything that is pinned.
+/// Everything that is pinned by somebody who lives.
 pub(super) fn all(store: &Store) -> Result<Vec<Digest>> {
     let tmp = store.data.join("tmp");
     let mut pinned = Vec::new();
     for draft in fs::read_dir(&tmp)? {
-        for name in fs::read_dir(&tmp.join(draft).join(PINS))? {
+        let path = tmp.join(draft);
+        let names = fs::read_dir(&path.join(PINS))?;
+        if names.is_empty() || !draft::is_alive(&path) {
+            continue;
+        }
+        for name in names {
             pinned.extend(name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok()));
         }
     }

@@ -82,7 +82,7 @@ fn die_with_the_command(control: &Socket) -> Result<()> {
 fn store_of(path: &Path) -> Result<Store> {
     let data =
         path.parent().and_then(Path::parent).context("cannot supervise: no store around the container")?;
-    Ok(Store { data: data.to_owned(), ids: host::current_ids()? })
+    Ok(Store { data: data.to_owned(), ids: host::current_ids()?, additional: Vec::new() })
 }
 
 fn note_failure(store: &Store, dir: &ContainerDir, record: &Record, error: &anyhow::Error) -> Result<()> {

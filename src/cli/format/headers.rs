@@ -41,6 +41,7 @@ pub const IMAGES: &Headings = &[
     ("VirtualSize", "SIZE"),
     ("SharedSize", "SHARED SIZE"),
     ("UniqueSize", "UNIQUE SIZE"),
+    ("ReadOnly", "R/O"),
 ];
 /// The columns of `images`.
 pub const IMAGES_TABLE: &str = "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";

@@ -9,6 +9,9 @@
 pub mod find;
 pub mod names;
 pub mod publish;
+pub mod summary;
+
+use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -22,9 +25,8 @@ use crate::oci::image::ImageManifest;
 
 use super::Store;
 use super::blob;
-use super::layer;
 
-pub use find::{find, list};
+pub use find::{Entry, entries, find, list};
 pub use names::{tag, untag};
 pub use publish::{Parts, publish, publish_parts};
 
@@ -50,6 +52,8 @@ pub struct Image {
     pub diff_ids: Vec<DiffId>,
     /// The sum of the uncompressed layers in bytes.
     pub size: u64,
+    /// Whether only an additional store has it.
+    pub is_read_only: bool,
 }
 
 /// A name of an image.
@@ -129,10 +133,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<(ImageConfiguration, Vec<DiffId>)> {
 /// The image that this manifest and these names make.
 fn image(store: &Store, manifest: &Digest, named: Vec<Named>) -> Result<Image> {
     let Description { id, diff_ids, config, config_bytes, .. } = describe(store, manifest)?;
-    let mut size = 0;
-    for diff_id in &diff_ids {
-        size += layer::find(store, diff_id)?.map_or(0, |l| l.size);
-    }
+    let (size, _) = summary::size_of(store, &diff_ids);
     let mut image = Image {
         id,
         manifest: manifest.clone(),
@@ -142,9 +143,22 @@ fn image(store: &Store, manifest: &Digest, named: Vec<Named>) -> Result<Image> {
         config_bytes,
         diff_ids,
         size,
+        is_read_only: false,
     };
     image.sort_names();
     Ok(image)
+}
+
+/// Makes the documents of an image of an additional store our own, before a name of ours stands for it.
+fn adopt(store: &Store, manifest: &Digest) -> Result<()> {
+    let copy = |digest: &Digest| -> Result<blob::Sealed> {
+        let bytes = blob::read(store, digest, DOCUMENT_LIMIT)?;
+        let mut writer = blob::Writer::new(store)?;
+        writer.write_all(&bytes).with_context(|| format!("cannot write blob {digest}"))?;
+        writer.seal(Some(digest))
+    };
+    let id = describe(store, manifest)?.id;
+    blob::publish(store, vec![copy(&id)?, copy(manifest)?])
 }
 
 impl Image {

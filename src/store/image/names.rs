@@ -3,6 +3,8 @@
 //!
 //! Invariant: between two holders of the names' lock, every manifest that had a file has one, unless it was asked to go.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use crate::store::draft::Draft;
 use crate::sys::lock;
 
 use super::Named;
+use super::summary::Summary;
 
 /// What is in a name's file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,9 @@ pub struct Record {
     pub index: Option<Digest>,
     /// When it was written.
     pub created: Timestamp,
+    /// What a listing needs; `None` where a layer was missing when it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
 }
 
 /// All names and untagged images. To be trusted for freeing only while [`Lock`] is held.
@@ -42,6 +48,12 @@ pub struct Names {
     pub named: Vec<Named>,
     /// The manifests that have a file of their own, whether or not they also have a name.
     pub untagged: Vec<Digest>,
+    /// Files that cannot be read, by what they are called: they may stand for any image.
+    pub damaged: Vec<String>,
+    /// What their files say of the manifests.
+    pub summaries: BTreeMap<Digest, Summary>,
+    /// Manifests that only an additional store names.
+    pub foreign: BTreeMap<Digest, PathBuf>,
 }
 
 /// Held while files in `images/` are changed on the ground of what the others say.
@@ -61,27 +73,72 @@ impl Lock {
 }
 
 impl Names {
-    /// Reads all files.
+    /// Reads all files of our own store.
     pub fn read(store: &Store) -> Result<Names> {
-        let dir = store.data.join("images");
         let mut names = Names::default();
+        names.add(&store.data)?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Our own names, and those of the additional stores that ours do not hide.
+    pub fn visible(store: &Store) -> Result<Names> {
+        let mut names = Names::read(store)?;
+        for data in &store.additional {
+            let mut more = Names::default();
+            more.add(data)?;
+            let own: BTreeSet<&Digest> =
+                names.named.iter().map(|n| &n.manifest).chain(&names.untagged).collect();
+            let foreign = |m: &&Digest| !own.contains(m) && !names.foreign.contains_key(*m);
+            let all = more.named.iter().map(|n| &n.manifest).chain(&more.untagged);
+            let foreign: Vec<Digest> = all.filter(foreign).cloned().collect();
+            let taken: BTreeSet<&Reference> = names.named.iter().map(|n| &n.reference).collect();
+            more.named.retain(|n| !taken.contains(&n.reference));
+            names.foreign.extend(foreign.into_iter().map(|manifest| (manifest, data.clone())));
+            names.named.extend(more.named);
+            names.untagged.extend(more.untagged);
+            names.damaged.extend(more.damaged);
+            for (manifest, summary) in more.summaries {
+                names.summaries.entry(manifest).or_insert(summary);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn add(&mut self, data: &Path) -> Result<()> {
+        let dir = data.join("images");
         for file in fs::read_dir(&dir)? {
             if file.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            let Some(record) = read(&dir.join(file))? else { continue };
-            match record.reference {
-                Some(text) => {
-                    let reference = text.parse().with_context(|| format!("cannot read {}", dir.display()))?;
-                    let Record { manifest, index, created, .. } = record;
-                    names.named.push(Named { reference, manifest, index, created });
+            let record = match read(&dir.join(&file)) {
+                Ok(Some(record)) => record,
+                // Removed since the directory was read.
+                Ok(None) => continue,
+                Err(_) => {
+                    self.damaged.push(file.to_string_lossy().into_owned());
+                    continue;
                 }
-                None => names.untagged.push(record.manifest),
+            };
+            let Record { reference, manifest, index, created, summary } = record;
+            if let Some(summary) = summary {
+                self.summaries.entry(manifest.clone()).or_insert(summary);
+            }
+            match reference.map(|text| text.parse()) {
+                Some(Ok(reference)) => self.named.push(Named { reference, manifest, index, created }),
+                Some(Err(_)) => self.damaged.push(file.to_string_lossy().into_owned()),
+                None => self.untagged.push(manifest),
             }
         }
-        names.named.sort();
-        names.untagged.sort();
-        Ok(names)
+        Ok(())
+    }
+
+    fn sort(&mut self) {
+        self.named.sort();
+        self.untagged.sort();
+        self.untagged.dedup();
+        self.damaged.sort();
     }
 
     /// The names of a manifest.
@@ -104,7 +161,10 @@ pub fn tag(store: &Store, reference: &Reference, manifest: &Digest) -> Result<()
     // Under the lock, because the image may have been removed since it was found. That its blob is still there says
     // nothing: it may be about to be freed.
     if !Names::read(store)?.manifests().contains(&manifest) {
-        return Err(NotFound { kind: "image", name: manifest.to_string() }.into());
+        if !Names::visible(store)?.foreign.contains_key(manifest) {
+            return Err(NotFound { kind: "image", name: manifest.to_string() }.into());
+        }
+        super::adopt(store, manifest)?;
     }
     assign(store, &lock, reference, manifest)
 }
@@ -123,14 +183,50 @@ pub fn untag(store: &Store, reference: &Reference) -> Result<Digest> {
     Ok(record.manifest)
 }
 
-/// What a name stands for.
+/// What a name stands for; in the additional stores too.
 pub fn resolve(store: &Store, reference: &Reference) -> Result<Option<Digest>> {
     Ok(record(store, reference)?.map(|record| record.manifest))
 }
 
-/// All that is known of a name.
+/// All that is known of a name; in the additional stores too.
 pub fn record(store: &Store, reference: &Reference) -> Result<Option<Record>> {
-    read(&path(store, reference))
+    for data in store.places() {
+        if let Some(record) = read(&path_in(data, reference))? {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether our own store has this name, be its file damaged or not.
+pub fn has_file(store: &Store, reference: &Reference) -> Result<bool> {
+    Ok(fs::symlink_metadata(&path(store, reference))?.is_some())
+}
+
+/// The name that a file is for, by what the file is called: for one whose content is damaged.
+pub fn name_of_file(file: &str) -> Option<Reference> {
+    let mut bytes = Vec::new();
+    let mut rest = file.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = after;
+    }
+    let reference: Reference = String::from_utf8(bytes).ok()?.parse().ok()?;
+    (file_name(&reference.to_string()) == file).then_some(reference)
+}
+
+/// Removes a file in `images/` whatever is in it.
+pub fn forget_file(store: &Store, _: &Lock, file: &str) -> Result<()> {
+    if file.starts_with('.') || file.contains('/') {
+        bail!("cannot remove the name {file}: no name is kept so");
+    }
+    fs::remove_file(&store.data.join("images").join(file))
 }
 
 /// Writes a name, for publishers: the image is durable. The one that had the name, if this was its last, is kept
@@ -149,27 +245,30 @@ pub fn assign_chosen(
 ) -> Result<()> {
     let reference = reference.clone().with_default_tag();
     let path = path(store, &reference);
-    if let Some(old) = read(&path)?
+    // A file that is damaged stands for nothing that could be kept.
+    if let Ok(Some(old)) = read(&path)
         && old.manifest != *manifest
         && Names::read(store)?.of(&old.manifest).count() <= 1
     {
         keep(store, lock, &old.manifest)?;
     }
-    let record = Record {
-        reference: Some(reference.to_string()),
-        manifest: manifest.clone(),
-        index: index.cloned(),
-        created: Timestamp::now(),
-    };
-    write(store, &path, &record)?;
+    let record = new_record(store, Some(&reference), manifest);
+    write(store, &path, &Record { index: index.cloned(), ..record })?;
     fs::remove_file(&untagged_path(store, manifest))
 }
 
 /// Writes the file of an untagged image.
 pub fn keep(store: &Store, _: &Lock, manifest: &Digest) -> Result<()> {
     let path = untagged_path(store, manifest);
-    let (manifest, created) = (manifest.clone(), Timestamp::now());
-    write(store, &path, &Record { reference: None, manifest, index: None, created })
+    write(store, &path, &new_record(store, None, manifest))
+}
+
+fn new_record(store: &Store, reference: Option<&Reference>, manifest: &Digest) -> Record {
+    // Without it everything works; and an image whose documents cannot be read may be given names nevertheless.
+    let summary =
+        Summary::of(store, manifest).ok().filter(|(_, is_whole)| *is_whole).map(|(summary, _)| summary);
+    let reference = reference.map(ToString::to_string);
+    Record { reference, manifest: manifest.clone(), index: None, created: Timestamp::now(), summary }
 }
 
 /// Removes a name, and with it, if it was the last one, the image.
@@ -203,7 +302,11 @@ fn write(store: &Store, path: &Path, record: &Record) -> Result<()> {
 }
 
 fn path(store: &Store, reference: &Reference) -> PathBuf {
-    store.data.join("images").join(file_name(&reference.clone().with_default_tag().to_string()))
+    path_in(&store.data, reference)
+}
+
+fn path_in(data: &Path, reference: &Reference) -> PathBuf {
+    data.join("images").join(file_name(&reference.clone().with_default_tag().to_string()))
 }
 
 fn untagged_path(store: &Store, manifest: &Digest) -> PathBuf {
@@ -211,7 +314,7 @@ fn untagged_path(store: &Store, manifest: &Digest) -> PathBuf {
 }
 
 /// The file for a reference: percent-escaped, so that it has no `/` and does not start with `.` or `@`; one that would
-/// be longer than a file name may be is hashed instead. Never read back: the reference is in the file.
+/// be longer than a file name may be is hashed instead. Read back only where the file is damaged: the reference is in it.
 fn file_name(reference: &str) -> String {
     let mut name = String::new();
     for byte in reference.bytes() {
@@ -253,6 +356,37 @@ mod tests {
         check("@x", "%40x");
         let long = file_name(&"a/".repeat(100));
         assert!(long.starts_with('~') && long.len() == 65);
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_by_what_it_is_called() {
+        let check = |reference: &str| {
+            let reference = name(reference).with_default_tag();
+            assert_eq!(name_of_file(&file_name(&reference.to_string())), Some(reference));
+        };
+        check("a:1.0-x_y");
+        check("[::1]:5000/a/b");
+        for bad in ["", "%", "%4", "%zz", "a", "docker.io%2flibrary%2Fa", "@sha256-00", "~00"] {
+            assert_eq!(name_of_file(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_damaged_file_hides_no_other() {
+        let scratch = Scratch::new(Ids::Root);
+        let store = &scratch.store;
+        let lock = Lock::new(store).unwrap();
+        assign(store, &lock, &name("good"), &Digest::of(b"1")).unwrap();
+        for (file, text) in [("bad", &b"{"[..]), ("zeros", &[0; 100]), ("empty", b"")] {
+            fs::write(&store.data.join("images").join(file), text).unwrap();
+        }
+        let names = Names::read(store).unwrap();
+        assert_eq!(
+            (names.named.len(), names.damaged),
+            (1, ["bad", "empty", "zeros"].map(str::to_owned).into())
+        );
+        forget_file(store, &lock, "bad").unwrap();
+        assert!(forget_file(store, &lock, "../x").is_err() && forget_file(store, &lock, ".names").is_err());
     }
 
     #[test]

@@ -81,10 +81,10 @@ fn place(store: &Store, blobs: Vec<Sealed>, layers: Vec<Unpacked>) -> Result<()>
     Ok(())
 }
 
-/// A document, unless the store has it.
+/// A document, unless the store has it. Those of an additional store do not count: a name of ours must not point there.
 fn seal(store: &Store, bytes: &[u8]) -> Result<Option<Sealed>> {
     let digest = Digest::of(bytes);
-    if blob::exists(store, &digest)? {
+    if blob::is_own(store, &digest)? {
         return Ok(None);
     }
     let mut writer = blob::Writer::new(store)?;

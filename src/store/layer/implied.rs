@@ -10,6 +10,7 @@
 //! `layers/CHAIN_ID.dirs/` has `stack`, the chain's diff ids, a line each, and `diff/`, which is missing where nothing
 //! beneath has such a directory.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ use crate::fs;
 use crate::oci::{ChainId, DiffId};
 
 use super::super::Store;
-use super::super::draft::Draft;
+use super::super::draft::{self, Draft, Removed};
 use super::attributes::set_xattr;
 use super::overlay::{self, Overlay};
 use super::{beneath, layout, stacking};
@@ -55,20 +56,34 @@ pub(super) fn stack(store: &Store, layers: &[(DiffId, PathBuf)]) -> Result<Vec<P
     Ok(dirs)
 }
 
-/// Removes the extra directories of all chains that have this layer.
-pub(super) fn remove(store: &Store, diff_id: &DiffId) -> Result<()> {
+/// Takes away the extra directories of all chains that have one of these layers.
+pub(super) fn take_away(store: &Store, gone: &HashSet<DiffId>) -> Result<Vec<Removed>> {
     let layers = store.data.join(layout::LAYERS);
-    for name in fs::read_dir(&layers)? {
-        if !name.as_encoded_bytes().ends_with(layout::DIRS_SUFFIX.as_bytes()) {
-            continue;
-        }
+    let mut removed = Vec::new();
+    for name in names(store)? {
         let path = layers.join(name);
-        let stack = fs::read_to_string_if_exists(&path.join(STACK))?.unwrap_or_default();
-        if stack.lines().any(|line| line == diff_id.0.to_string()) {
-            layout::remove(store, &path)?;
+        if chain_of(&path)?.is_some_and(|stack| stack.iter().any(|diff_id| gone.contains(diff_id))) {
+            removed.extend(draft::take_away(store, &path)?);
         }
     }
-    Ok(())
+    Ok(removed)
+}
+
+/// The names of all extra directories.
+pub(super) fn names(store: &Store) -> Result<Vec<String>> {
+    let names =
+        fs::read_dir(&store.data.join(layout::LAYERS))?.into_iter().filter_map(|n| n.into_string().ok());
+    Ok(names.filter(|name| name.ends_with(layout::DIRS_SUFFIX)).collect())
+}
+
+/// The layers of the chain that an extra directory belongs to; `None` where it does not say so.
+pub(super) fn chain_of(path: &Path) -> Result<Option<Vec<DiffId>>> {
+    let Some(stack) = fs::read_to_string_if_exists(&path.join(STACK))? else { return Ok(None) };
+    Ok(stack
+        .lines()
+        .map(|line| line.parse().ok().map(DiffId))
+        .collect::<Option<Vec<_>>>()
+        .filter(|s| !s.is_empty()))
 }
 
 /// Some layers, lowest first, and their chain id.

@@ -2,13 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-
-use crate::fs;
 use crate::oci::DiffId;
 
 use super::super::Store;
-use super::super::draft::Draft;
 
 /// All layers, beneath DATA.
 pub(super) const LAYERS: &str = "layers";
@@ -27,14 +23,10 @@ pub(super) const DIRS_SUFFIX: &str = ".dirs";
 
 /// The directory of a layer.
 pub(super) fn layer(store: &Store, diff_id: &DiffId) -> PathBuf {
-    store.data.join(LAYERS).join(diff_id.0.hex())
+    layer_in(&store.data, diff_id)
 }
 
-/// Removes a directory as one step, as seen from outside: first it is nowhere, then it is taken apart.
-pub(super) fn remove(store: &Store, path: &Path) -> Result<()> {
-    if fs::symlink_metadata(path)?.is_some() {
-        let draft = Draft::new(store)?;
-        fs::rename(path, &draft.path().join("removed"))?;
-    }
-    Ok(())
+/// The directory of a layer in the store that lies there.
+pub(super) fn layer_in(data: &Path, diff_id: &DiffId) -> PathBuf {
+    data.join(LAYERS).join(diff_id.0.hex())
 }

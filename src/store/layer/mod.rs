@@ -32,7 +32,8 @@ mod tar;
 mod tests;
 mod tree;
 mod unpack;
-mod usage;
+pub mod usage;
+mod verify;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -44,9 +45,10 @@ use crate::fs;
 use crate::oci::DiffId;
 
 use super::Store;
-use super::draft::Draft;
+use super::draft::{self, Draft, Removed};
 
 pub use copy::copy;
+pub use verify::{Depth, verify};
 
 /// What a layer is called inside its draft.
 const DRAFT: &str = "layer";
@@ -85,6 +87,20 @@ impl Unpacked {
 pub fn extract(store: &Store, tar: impl Read + Send, expected: Option<&DiffId>) -> Result<Unpacked> {
     let is_there = expected.map_or(Ok(false), |diff_id| exists(store, diff_id))?;
     let draft = if is_there { None } else { Some(Draft::new(store)?) };
+    extract_into(store, tar, expected, draft)
+}
+
+/// [`extract`] although there is such a layer: for [`replace`].
+pub fn extract_again(store: &Store, tar: impl Read + Send, diff_id: &DiffId) -> Result<Unpacked> {
+    extract_into(store, tar, Some(diff_id), Some(Draft::new(store)?))
+}
+
+fn extract_into(
+    store: &Store,
+    tar: impl Read + Send,
+    expected: Option<&DiffId>,
+    draft: Option<Draft>,
+) -> Result<Unpacked> {
     let ((), digest, size) = input::with_input(tar, |input| match &draft {
         Some(draft) => {
             let dir = draft.path().join(DRAFT);
@@ -134,6 +150,42 @@ pub(super) fn place(store: &Store, layers: Vec<Unpacked>) -> Result<Vec<Layer>> 
     layers.into_iter().map(publish_one).collect()
 }
 
+/// Puts a layer in the place of a damaged one, durably and in one step, and takes away what was made of that. No
+/// container that runs may stand on it.
+pub fn replace(store: &Store, unpacked: Unpacked) -> Result<()> {
+    let Some(draft) = unpacked.draft else { return Ok(()) };
+    store.sync()?;
+    let place = layout::layer(store, &unpacked.layer.diff_id);
+    if !draft.exchange(DRAFT.as_ref(), &place)? {
+        drop(draft::take_away(store, &place)?);
+        draft.publish(DRAFT.as_ref(), &place)?;
+    }
+    implied::take_away(store, &[unpacked.layer.diff_id].into())?;
+    Ok(())
+}
+
+/// Takes away the extra directories that are damaged, or whose chain has a layer that is no more; returns what they are
+/// called. Unless `is_serious`, they are only named.
+pub fn sweep_extra(store: &Store, is_serious: bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in implied::names(store)? {
+        let path = store.data.join(layout::LAYERS).join(&name);
+        let is_needed = match implied::chain_of(&path)? {
+            Some(chain) => {
+                chain.iter().map(|d| exists(store, d)).collect::<Result<Vec<_>>>()?.iter().all(|e| *e)
+            }
+            None => false,
+        };
+        if !is_needed && fs::symlink_metadata(&path)?.is_some() {
+            if is_serious {
+                draft::take_away(store, &path)?;
+            }
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
 /// [`extract`] and [`publish`] for one layer.
 pub fn unpack(store: &Store, tar: impl Read + Send, expected: Option<&DiffId>) -> Result<Layer> {
     let unpacked = extract(store, tar, expected)?;
@@ -161,25 +213,45 @@ pub fn lower_dirs(store: &Store, diff_ids: &[DiffId]) -> Result<Vec<PathBuf>> {
 
 /// The layer, or `None` where there is no such layer.
 pub fn find(store: &Store, diff_id: &DiffId) -> Result<Option<Layer>> {
-    let path = layout::layer(store, diff_id).join(layout::RECORD);
+    let Some(dir) = locate(store, diff_id)? else { return Ok(None) };
+    let path = dir.join(layout::RECORD);
     let Some(text) = fs::read_to_string_if_exists(&path)? else { return Ok(None) };
     let record: Record =
         serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Some(Layer { diff_id: diff_id.clone(), size: record.size }))
 }
 
-/// Whether there is such a layer.
+/// Whether there is such a layer, here or in an additional store.
 pub fn exists(store: &Store, diff_id: &DiffId) -> Result<bool> {
-    Ok(fs::symlink_metadata(&layout::layer(store, diff_id))?.is_some())
+    Ok(locate(store, diff_id)?.is_some())
+}
+
+fn locate(store: &Store, diff_id: &DiffId) -> Result<Option<PathBuf>> {
+    for data in store.places() {
+        let path = layout::layer_in(data, diff_id);
+        if fs::symlink_metadata(&path)?.is_some() {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// Removes a layer; one that is gone already is fine. That nobody uses it is for the caller to know.
 pub fn remove(store: &Store, diff_id: &DiffId) -> Result<()> {
-    implied::remove(store, diff_id)?;
-    layout::remove(store, &layout::layer(store, diff_id))
+    take_away(store, std::slice::from_ref(diff_id)).map(drop)
 }
 
-/// All layers, unsorted.
+/// Takes layers out of their places, and what was made of them. They take room until what is returned is dropped, which
+/// is to be when no lock is held any more.
+pub fn take_away(store: &Store, diff_ids: &[DiffId]) -> Result<Vec<Removed>> {
+    let mut removed = implied::take_away(store, &diff_ids.iter().cloned().collect())?;
+    for diff_id in diff_ids {
+        removed.extend(draft::take_away(store, &layout::layer(store, diff_id))?);
+    }
+    Ok(removed)
+}
+
+/// All layers of our own, unsorted.
 pub fn list(store: &Store) -> Result<Vec<DiffId>> {
     let names = fs::read_dir(&store.data.join(layout::LAYERS))?;
     let digests = names.iter().filter_map(|n| format!("sha256:{}", n.to_str()?).parse().ok());
@@ -191,9 +263,11 @@ pub fn size_on_disk(store: &Store, diff_id: &DiffId) -> Result<u64> {
     usage::of(&existing(store, diff_id)?)
 }
 
+/// The bytes that a layer takes on disk which was taken away.
+pub fn size_of_removed(removed: &Removed) -> Result<u64> {
+    usage::of(removed.path())
+}
+
 fn existing(store: &Store, diff_id: &DiffId) -> Result<PathBuf> {
-    if !exists(store, diff_id)? {
-        return Err(NotFound { kind: "layer", name: diff_id.0.to_string() }.into());
-    }
-    Ok(layout::layer(store, diff_id))
+    locate(store, diff_id)?.ok_or_else(|| NotFound { kind: "layer", name: diff_id.0.to_string() }.into())
 }

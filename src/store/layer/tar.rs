@@ -58,13 +58,13 @@ impl Hashed<'_> {
 }
 
 /// Where the contents of a layer's files are.
-struct Contents {
+pub(super) struct Contents {
     tree: OwnedFd,
     replaced: Option<OwnedFd>,
 }
 
 impl Contents {
-    fn open(layer: &Path) -> Result<Contents> {
+    pub(super) fn open(layer: &Path) -> Result<Contents> {
         let replaced = layer.join(layout::REPLACED);
         let replaced = match fs::symlink_metadata(&replaced)? {
             Some(_) => Some(beneath::root(&replaced)?),
@@ -75,7 +75,15 @@ impl Contents {
 
     fn file(&self, path: &[u8], inode: u64, size: u64) -> Result<File> {
         // Not to wait for a FIFO that somebody put in the place of the file.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        self.open_as(path, inode, size, OFlags::RDONLY | OFlags::NONBLOCK).map(File::from)
+    }
+
+    /// Whether the file is there and has this size.
+    pub(super) fn check(&self, path: &[u8], inode: u64, size: u64) -> Result<()> {
+        self.open_as(path, inode, size, OFlags::PATH).map(drop)
+    }
+
+    fn open_as(&self, path: &[u8], inode: u64, size: u64, flags: OFlags) -> Result<OwnedFd> {
         let kept = self.replaced.as_ref().map(|dir| beneath::open(dir, inode.to_string().as_bytes(), flags));
         let file = match kept {
             Some(Ok(file)) => file,
@@ -85,7 +93,7 @@ impl Contents {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size as u64 != size {
             bail!("it was changed on disk");
         }
-        Ok(File::from(file))
+        Ok(file)
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, fstat, statat};
 use super::beneath;
 
 /// The bytes that a tree takes on disk, as du(1) counts them: by blocks, a file with several names once.
-pub(super) fn of(path: &Path) -> Result<u64> {
+pub fn of(path: &Path) -> Result<u64> {
     let root = beneath::root(path)?;
     let mut usage = Usage::default();
     // Paths, not descriptors: a tree may be deeper than we may have files open.
