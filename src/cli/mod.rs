@@ -16,6 +16,7 @@ mod run;
 mod run_flags;
 mod start;
 mod stop;
+mod system;
 mod verbs;
 
 use std::ffi::OsString;
@@ -159,21 +160,16 @@ fn command() -> Command {
             .arg_required_else_help(true)
             .subcommands(all.iter().map(|v| sub(v, v.name)))
     };
-    top.subcommand(group("container", "Work with containers", verbs::CONTAINER)).subcommand(group(
-        "image",
-        "Work with images",
-        verbs::IMAGE,
-    ))
+    top.subcommands(verbs::GROUPS.iter().map(|(name, about, all)| group(name, about, all)))
 }
 
 fn dispatch(matches: &ArgMatches) -> Result<u8> {
     let host = Host::probe(matches.get_one::<PathBuf>("root").map(PathBuf::as_path))?;
     let mut session = Session { host };
     let (name, sub) = matches.subcommand().unwrap_or(("", matches));
-    let (table, name, sub) = match name {
-        "container" => grouped(verbs::CONTAINER, sub),
-        "image" => grouped(verbs::IMAGE, sub),
-        _ => (verbs::TOP, name, sub),
+    let (table, name, sub) = match verbs::GROUPS.iter().find(|(group, ..)| *group == name) {
+        Some((_, _, table)) => grouped(table, sub),
+        None => (verbs::TOP, name, sub),
     };
     let verb = table.iter().find(|v| v.name == name || v.aliases.contains(&name));
     let verb = verb.ok_or_else(|| anyhow::anyhow!("cannot run {name}: there is no such command"))?;
@@ -193,7 +189,7 @@ mod tests {
     fn the_command_line_is_well_formed() {
         let mut top = command();
         top.build();
-        for verb in verbs::TOP.iter().chain(verbs::CONTAINER).chain(verbs::IMAGE) {
+        for verb in verbs::TOP.iter().chain(verbs::GROUPS.iter().flat_map(|(_, _, table)| *table)) {
             (verb.flags)(Command::new(verb.name)).debug_assert();
         }
     }

@@ -1,7 +1,7 @@
 //! The table of verbs.
 
 use super::Verb;
-use super::{exec, image as i, images, inspect, logs, ps, push, run, run_flags, start, stop};
+use super::{exec, image as i, images, inspect, logs, ps, push, run, run_flags, start, stop, system};
 
 macro_rules! verb {
     ($name:literal, $about:literal, $args:path, $run:path $(, $alias:literal)*) => {
@@ -81,4 +81,18 @@ pub(super) static IMAGE: &[Verb] = &[
     UNTAG,
     HISTORY,
     verb!("inspect", "Show everything about images", inspect::inspect_args, inspect::image_inspect),
+];
+
+pub(super) static SYSTEM: &[Verb] = &[verb!(
+    "check",
+    "Look whether everything in the store is whole, and repair it",
+    system::check::check_args,
+    system::check::check_verb
+)];
+
+/// The groups: name, place in the help, verbs.
+pub(super) static GROUPS: &[(&str, &str, &[Verb])] = &[
+    ("container", "Work with containers", CONTAINER),
+    ("image", "Work with images", IMAGE),
+    ("system", "Work with the store as a whole", SYSTEM),
 ];

@@ -1,0 +1,3 @@
+//! The verbs for the store as a whole.
+
+pub(super) mod check;
