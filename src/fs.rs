@@ -43,6 +43,27 @@ pub fn create_new(path: &Path, mode: u32) -> Result<File> {
         .with_context(|| format!("cannot create {}", path.display()))
 }
 
+/// Makes a file without a name in `dir`: it is gone when it is closed, and nobody else can open it.
+pub fn create_unnamed(dir: &Path) -> Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let about = || format!("cannot create a file in {}", dir.display());
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
+    match rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => Ok(fd.into()),
+        // A file system that has no such files (open(2), O_TMPFILE).
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
+            let mut random = [0; 8];
+            rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+                .with_context(about)?;
+            let path = dir.join(format!(".dhow.{:016x}", u64::from_ne_bytes(random)));
+            let file = create_new(&path, 0o600)?;
+            remove_file(&path)?;
+            Ok(file)
+        }
+        Err(error) => Err(error).with_context(about),
+    }
+}
+
 /// Opens a file for reading and writing, made with `mode` where it is missing, not truncated.
 pub fn open_or_create(path: &Path, mode: u32) -> Result<File> {
     OpenOptions::new()

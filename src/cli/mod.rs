@@ -4,6 +4,7 @@ mod exec;
 mod flags;
 pub mod format;
 mod image;
+mod image_copy;
 mod images;
 mod inspect;
 mod logs;

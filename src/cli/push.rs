@@ -99,7 +99,8 @@ fn quiet(event: Event) {
     }
 }
 
-fn packing(matches: &ArgMatches) -> Result<Option<Packing>> {
+/// `--compression` and `--compression-level`; `None` where neither was given.
+pub(super) fn packing(matches: &ArgMatches) -> Result<Option<Packing>> {
     let level = one(matches, "compression-level").map(|text| {
         text.parse::<u32>().map_err(|_| anyhow!("cannot read --compression-level: {text:?} is not a number"))
     });

@@ -1,7 +1,9 @@
 //! The table of verbs.
 
 use super::Verb;
-use super::{exec, image as i, images, inspect, logs, ps, push, run, run_flags, start, stop, system};
+use super::{
+    exec, image as i, image_copy, images, inspect, logs, ps, push, run, run_flags, start, stop, system,
+};
 
 macro_rules! verb {
     ($name:literal, $about:literal, $args:path, $run:path $(, $alias:literal)*) => {
@@ -71,6 +73,13 @@ pub(super) static CONTAINER: &[Verb] = &[
 ];
 
 pub(super) static IMAGE: &[Verb] = &[
+    verb!(
+        "copy",
+        "Copy an image between registries, archives and directories, without the store",
+        image_copy::copy_args,
+        image_copy::copy_verb,
+        "cp"
+    ),
     IMPORT,
     LOAD,
     SAVE,

@@ -95,6 +95,28 @@ impl Archive {
         Ok(archive)
     }
 
+    /// Opens an archive that nothing is taken out of but what is asked for: a directory, or a tar, which is read where it
+    /// is. One that is compressed, or cannot be read anywhere, is copied to an unnamed file in `spool` first.
+    pub fn open_in_place(path: &Path, spool: &Path) -> Result<Archive> {
+        if fs::metadata(path)?.is_some_and(|m| m.is_dir()) {
+            return Archive::directory(path);
+        }
+        let file = fs::open(path)?;
+        let is_file = file.metadata().is_ok_and(|m| m.is_file());
+        let about = || format!("cannot read {}", path.display());
+        let (compression, mut plain) = compression::decompress(&file).with_context(about)?;
+        let mut archive = Archive::default();
+        if is_file && compression == Compression::None {
+            drop(plain);
+            archive.index(Section::whole(file).with_context(about)?)?;
+        } else {
+            let mut copy = fs::create_unnamed(spool)?;
+            io::copy(&mut plain, &mut copy).with_context(about)?;
+            archive.index(Section::whole(copy).with_context(about)?)?;
+        }
+        Ok(archive)
+    }
+
     fn directory(path: &Path) -> Result<Archive> {
         let dir = fs::open(path)?;
         Ok(Archive { dir: Some(dir.into()), ..Archive::default() })

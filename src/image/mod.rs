@@ -35,6 +35,7 @@ pub mod tag;
 pub mod tar_members;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 pub mod upload;
 
 use std::fs::File;

@@ -19,8 +19,10 @@ use super::candidate::Candidate;
 use super::candidate::Listed;
 use super::manifest;
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const IMAGE_NAME: &str = "io.containerd.image.name";
+/// The specification's annotation for a name or a tag.
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Containerd's annotation for a name.
+pub(super) const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// The images that this index lists, of several platforms only the one wanted.
 pub fn candidates(
@@ -72,14 +74,14 @@ fn groups<'a>(manifests: &'a [Descriptor], events: Sink<'_>) -> Vec<(Vec<&'a Des
 }
 
 /// Attestations and other artifacts lie in an index like images, with a platform that is none.
-fn is_image(descriptor: &Descriptor) -> bool {
+pub(super) fn is_image(descriptor: &Descriptor) -> bool {
     let unknown = |p: &crate::oci::image::Platform| p.architecture().to_string() == "unknown";
     let annotated = annotation(descriptor, "vnd.docker.reference.type").is_some();
     !annotated && !descriptor.platform().as_ref().is_some_and(unknown)
 }
 
 /// The one to take of several; a lone one is taken whatever it is for, since somebody wanted it in the archive.
-fn choose<'a>(group: &[&'a Descriptor], wanted: &Platform) -> Result<&'a Descriptor> {
+pub(super) fn choose<'a>(group: &[&'a Descriptor], wanted: &Platform) -> Result<&'a Descriptor> {
     if let [only] = group {
         return Ok(only);
     }
@@ -146,7 +148,7 @@ fn from_manifest(archive: &Archive, bytes: Vec<u8>, names: Vec<Reference>) -> Re
 }
 
 /// A document, with its size and digest verified.
-fn document(archive: &Archive, descriptor: &Descriptor) -> Result<Vec<u8>> {
+pub(super) fn document(archive: &Archive, descriptor: &Descriptor) -> Result<Vec<u8>> {
     let digest = manifest::digest(descriptor)?;
     let Some(bytes) = archive.document(&member(archive, &digest)?)? else {
         bail!("cannot find blob {digest}");
@@ -161,7 +163,7 @@ fn document(archive: &Archive, descriptor: &Descriptor) -> Result<Vec<u8>> {
 }
 
 /// The member that should hold these bytes.
-fn member(archive: &Archive, digest: &Digest) -> Result<String> {
+pub(super) fn member(archive: &Archive, digest: &Digest) -> Result<String> {
     let hex = digest.hex();
     for name in [format!("blobs/sha256/{hex}"), hex.to_owned(), format!("{hex}.manifest.json")] {
         if archive.item(&name)?.is_some() {
@@ -188,7 +190,7 @@ fn name(descriptor: &Descriptor, events: Sink<'_>) -> Option<Reference> {
     }
 }
 
-fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
+pub(super) fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
     descriptor.annotations().as_ref()?.get(key).map(String::as_str)
 }
 

@@ -293,12 +293,12 @@ mod tests {
 
     #[test]
     fn the_number_of_threads_does_not_matter() {
-        for (compression, size) in [(Compression::Gzip, 2 << 20), (Compression::Zstd, 14 << 20)] {
+        for (compression, size) in [(Compression::Gzip, 1 << 20), (Compression::Zstd, 9 << 20)] {
             let bytes = sample(size + 12_345);
             for level in [Some(1), None] {
                 let packing = Packing::new(compression, level).unwrap();
                 let one = packed(packing, 1, &bytes, 1 << 20);
-                for (n_threads, chunk) in [(2, 1000), (5, 1 << 16), (16, bytes.len())] {
+                for (n_threads, chunk) in [(2, 1000), (5, bytes.len())] {
                     assert!(packed(packing, n_threads, &bytes, chunk) == one, "{compression} {n_threads}");
                 }
                 assert!(one.len() < bytes.len() / 2);
@@ -312,7 +312,7 @@ mod tests {
         let bytes = sample(1_000_003);
         for (compression, want) in [
             (Compression::Gzip, "55691cfb2600c10cdb63f75c441bf3d5b272efaa141df81cf2125a5c548f83b1"),
-            (Compression::Zstd, ""),
+            (Compression::Zstd, "2471afcdc512cda267e3531cf4764e55c4f2b7762dbffe22a1673fce0ae89c8f"),
         ] {
             let packing = Packing::new(compression, None).unwrap();
             assert_eq!(Digest::of(&packed(packing, 3, &bytes, 4096)).hex(), want, "{compression}");

@@ -130,7 +130,7 @@ pub fn ship(
     let entries: HashMap<&Digest, LayerEntry> = entries.into_iter().collect();
     let entries: Vec<LayerEntry> =
         layers.iter().map(|l| entries.get(&l.entry.digest).unwrap_or(&l.entry).clone()).collect();
-    ship_config(to, &described.id, &described.config_bytes, events)?;
+    ship_config(to, &lenders, &described.id, &described.config_bytes)?;
     let is_as_it_was = entries.iter().zip(&layers).all(|(new, old)| new.digest == old.entry.digest);
     let bytes = if is_as_it_was { bytes } else { rewrite::with_layers(&bytes, &entries)? };
     put_manifest(to, tag, &bytes)
@@ -147,18 +147,14 @@ pub fn put_manifest(to: &Repository<'_>, tag: Option<&str>, bytes: &[u8]) -> Res
     Ok(Pushed { digest, media_type, size: bytes.len() as u64 })
 }
 
-fn ship_config(to: &Repository<'_>, digest: &Digest, bytes: &[u8], events: Sink<'_>) -> Result<()> {
-    let about = || format!("cannot push the config {digest}");
-    if to.has_blob(digest).with_context(about)?.is_some() {
-        return Ok(());
-    }
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let wanted = Wanted { what: digest.short(), digest, size: bytes.len() as u64, mounts: &[] };
-    upload::send(to, wanted, &mut upload::from_bytes(bytes), &sender).with_context(about)?;
-    drop(sender);
-    // A few bytes are not worth a bar of their own.
-    drop((receiver, events));
-    Ok(())
+fn ship_config(to: &Repository<'_>, lenders: &Lenders, digest: &Digest, bytes: &[u8]) -> Result<()> {
+    // A few bytes are not worth a bar of their own: nobody hears of them.
+    let (progress, _) = std::sync::mpsc::channel();
+    let mounts = lenders.siblings(digest);
+    let wanted = Wanted { what: digest.short(), digest, size: bytes.len() as u64, mounts };
+    upload::upload(to, wanted, &mut upload::from_bytes(bytes), &progress)
+        .map(drop)
+        .with_context(|| format!("cannot push the config {digest}"))
 }
 
 /// A layer of the manifest, and what is to become of it.
@@ -381,8 +377,8 @@ impl Lenders {
         for other in others.take(SIBLINGS_LIMIT) {
             // What cannot be read lends nothing.
             let Ok(described) = image::describe(store, &other.manifest) else { continue };
-            for layer in described.layers {
-                let lenders = siblings.entry(layer).or_default();
+            for blob in described.layers.into_iter().chain([described.id]) {
+                let lenders = siblings.entry(blob).or_default();
                 if !lenders.contains(&other.reference.repository) {
                     lenders.push(other.reference.repository.clone());
                 }
@@ -401,11 +397,15 @@ impl Lenders {
             .filter(|name| *name != self.repository)
             .map(str::to_owned)
             .collect();
-        for name in self.siblings.get(digest).into_iter().flatten() {
+        for name in self.siblings(digest) {
             if !all.contains(name) {
                 all.push(name.clone());
             }
         }
         all
+    }
+
+    fn siblings(&self, digest: &Digest) -> &[String] {
+        self.siblings.get(digest).map_or(&[], Vec::as_slice)
     }
 }

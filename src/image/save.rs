@@ -74,11 +74,11 @@ pub fn save(store: &Store, options: &Options, output: Output<'_>) -> Result<()> 
 }
 
 /// An image that is to be written.
-struct Saved {
-    names: Vec<Reference>,
-    manifest: Vec<u8>,
-    config: Vec<u8>,
-    layers: Vec<LayerEntry>,
+pub(super) struct Saved {
+    pub(super) names: Vec<Reference>,
+    pub(super) manifest: Vec<u8>,
+    pub(super) config: Vec<u8>,
+    pub(super) layers: Vec<LayerEntry>,
 }
 
 fn saved(store: &Store, options: &Options) -> Result<Vec<Saved>> {
@@ -164,7 +164,7 @@ fn as_it_is(store: &Store, image: &Image) -> Result<(Vec<u8>, Vec<LayerEntry>)> 
 }
 
 /// The documents at the top of the layout.
-fn documents(saved: &[Saved], format: Format) -> Vec<(&'static str, Vec<u8>)> {
+pub(super) fn documents(saved: &[Saved], format: Format) -> Vec<(&'static str, Vec<u8>)> {
     let mut manifests = Vec::new();
     for image in saved {
         let descriptor = json!({
@@ -254,12 +254,21 @@ fn blobs(
 }
 
 /// One member: a header of fixed owner, mode and time, the content, padding.
-fn member(
+pub(super) fn member(
     out: &mut dyn Write,
     name: &str,
     size: u64,
     mut write: impl FnMut(&mut dyn Write) -> Result<()>,
 ) -> Result<()> {
+    let about = || format!("cannot write {name}");
+    header(out, name, size)?;
+    write(out).with_context(about)?;
+    let padding = size.next_multiple_of(512) - size;
+    out.write_all(&[0; 512][..padding as usize]).with_context(about)
+}
+
+/// A member's header.
+pub(super) fn header(out: &mut dyn Write, name: &str, size: u64) -> Result<()> {
     let about = || format!("cannot write {name}");
     let mut header = tar::Header::new_gnu();
     header.set_path(name).with_context(about)?;
@@ -269,10 +278,7 @@ fn member(
     header.set_gid(0);
     header.set_mtime(0);
     header.set_cksum();
-    out.write_all(header.as_bytes()).with_context(about)?;
-    write(out).with_context(about)?;
-    let padding = size.next_multiple_of(512) - size;
-    out.write_all(&[0; 512][..padding as usize]).with_context(about)
+    out.write_all(header.as_bytes()).with_context(about)
 }
 
 /// Writes a file that appears once it is whole; what is not a regular file is written to as it is.
