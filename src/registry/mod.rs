@@ -1,32 +1,65 @@
 //! The distribution protocol: manifests, blobs and tags of a registry, as bytes and streams. Keeps nothing on disk.
 //!
-//! [`Client`] is one run's view of all registries, shared by threads; [`Repository`] is one repository of it.
+//! [`Client`] is one run's view of all registries, shared by threads; [`Repository`] is one repository of it. A request goes
+//! through these, each of which knows nothing of the one before:
+//!
+//! 1. `repository/`, `catalog`: which request, and what its answer means
+//! 2. `exchange`: the place that answers it (mirrors before the origin), again after 429, 5xx and broken connections
+//! 3. `auth`: a password or a token, once the registry asked for one
+//! 4. `transport`: connections, TLS or not, proxies, redirects; `resolver`, `tls`, `proxy` for it
+//!
+//! Everything that a registry says is hostile: sizes, counts and walks are bounded, nothing of it is believed unchecked.
 //! Source: distribution-spec v1.1 "Endpoints", distribution/docs/spec/auth.
 
+mod auth;
 pub mod backoff;
 pub mod catalog;
 pub mod certs;
+mod challenge;
 pub mod config;
 pub mod credentials;
+mod exchange;
 pub mod failure;
+mod header;
+mod proxy;
 pub mod repository;
+mod resolver;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod transport;
+mod url;
 
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::host::Host;
 use crate::oci::Reference;
+
+use auth::Auth;
+use config::Config;
+use exchange::Place;
+use transport::Call;
+use transport::Transport;
 
 pub use backoff::Backoff;
 pub use credentials::Credentials;
 pub use failure::{Cut, Unauthorized};
 pub use repository::{BlobStream, Manifest, Repository};
 
+/// Where docker.io is: the name is older than its registry.
+const HUB: &str = "registry-1.docker.io";
+
 /// What the user said about registries on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `--tls-verify`: false accepts any certificate and plain HTTP; `None` is the default for the registry.
+    /// `--tls-verify`: false accepts any certificate and plain HTTP, true neither; `None` is the default for the registry.
     pub tls_verify: Option<bool>,
     /// `--cert-dir`.
     pub cert_dir: Option<PathBuf>,
@@ -49,23 +82,73 @@ pub enum Action {
 
 /// All registries, as this run sees them: connections, tokens and what was learnt are kept until it is dropped.
 pub struct Client {
+    host: Host,
     options: Options,
+    config: Config,
+    transport: Transport,
+    auth: Auth,
+    /// By registry and repository: a credential helper is a process, asked once.
+    credentials: Mutex<HashMap<String, Option<Credentials>>>,
+    /// Mirrors that nobody answered from: not asked again in this run.
+    down: Mutex<HashSet<String>>,
 }
 
 impl Client {
     /// Reads the configuration; touches no network.
-    pub fn new(_host: &Host, options: Options) -> Result<Client> {
-        Ok(Client { options })
+    pub fn new(host: &Host, options: Options) -> Result<Client> {
+        Ok(Client {
+            config: config::load(host)?,
+            transport: Transport::new(host, options.cert_dir.clone()),
+            auth: Auth::default(),
+            credentials: Mutex::default(),
+            down: Mutex::default(),
+            host: host.clone(),
+            options,
+        })
     }
 
-    /// A repository, for one kind of work. Resolves mirrors, and refuses what the configuration blocks; touches no network.
-    pub fn repository(&self, reference: &Reference, _action: Action) -> Result<Repository<'_>> {
-        Ok(Repository { client: self, reference: reference.clone() })
+    /// A repository, for one kind of work. Resolves mirrors, which are for reading alone, and refuses what the
+    /// configuration blocks; touches no network.
+    pub fn repository(&self, reference: &Reference, action: Action) -> Result<Repository<'_>> {
+        let about = || format!("cannot use {}/{}", reference.registry, reference.repository);
+        let endpoints = match action {
+            Action::Pull => self.config.endpoints(reference).with_context(about)?,
+            Action::Push | Action::Delete => vec![self.config.origin(reference).with_context(about)?],
+        };
+        let last = endpoints.len().saturating_sub(1);
+        let places: Vec<Place> = endpoints
+            .iter()
+            .enumerate()
+            .map(|(at, e)| Place::new(&e.location, e.insecure, at == last, self.options.tls_verify))
+            .collect::<Result<_>>()
+            .with_context(about)?;
+        if places.is_empty() {
+            bail!(
+                "cannot use {}/{}: it is configured to be nowhere",
+                reference.registry,
+                reference.repository
+            );
+        }
+        Ok(Repository::new(self, reference, places, action))
     }
 
     /// Asks whether the registry is there and takes `login`, or, without it, what is stored. The error is
     /// [`Unauthorized`] where it does not.
-    pub fn ping(&self, registry: &str, _login: Option<&Credentials>) -> Result<()> {
-        bail!("cannot reach {registry} with {:?}", self.options)
+    pub fn ping(&self, registry: &str, login: Option<&Credentials>) -> Result<()> {
+        let place = self.registry(registry)?;
+        let about = || format!("cannot use the registry {registry}");
+        let url = self.transport.url(&place.authority, "/v2/", place.security).with_context(about)?;
+        let response = self.exchange_as(&place, &[], &Call::get(url), login).with_context(about)?;
+        match response.status {
+            200 => Ok(()),
+            404 => bail!("{registry} is no registry: it has no /v2/"),
+            _ => Err(self.refusal(&place, "the registry", response)).with_context(about),
+        }
+    }
+
+    /// A registry as a whole, for what is not about one repository.
+    fn registry(&self, registry: &str) -> Result<Place> {
+        let insecure = self.config.registry_is_insecure(registry)?;
+        Place::new(&format!("{registry}/"), insecure, true, self.options.tls_verify)
     }
 }

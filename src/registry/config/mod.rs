@@ -116,7 +116,7 @@ impl Config {
 
     fn endpoint(&self, location: String, insecure: bool) -> Endpoint {
         let registry = location.split('/').next().unwrap_or_default();
-        let insecure = insecure || is_local(registry) || self.insecure.iter().any(|i| i.covers(registry));
+        let insecure = insecure || self.insecure.iter().any(|i| i.covers(registry));
         Endpoint { location, insecure }
     }
 
@@ -138,8 +138,8 @@ fn refuse_blocked(found: Option<(&Rule, usize)>) -> Result<Option<(&Rule, usize)
     }
 }
 
-/// Docker's rule: what cannot leave this machine needs no TLS.
-fn is_local(registry: &str) -> bool {
+/// Whether a registry (`host[:port]`) is this machine. Docker's rule: what cannot leave it needs no TLS.
+pub fn is_local(registry: &str) -> bool {
     let (name, _) = split_port(registry);
     match name.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => address.is_loopback(),
