@@ -1,6 +1,6 @@
 //! exec: one more process in a container that runs.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -11,7 +11,7 @@ use super::{Engine, stop};
 use crate::fs;
 use crate::host::Ids;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
-use crate::runtime::exec::{Request, exec as enter, null_stdio};
+use crate::runtime::exec::{self, Entering, Request, null_stdio};
 use crate::runtime::rootfs::Root;
 use crate::spec::capabilities;
 use crate::supervisor::{self, apply_user};
@@ -43,6 +43,7 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
     let (dir, state) = engine.running(wanted).with_context(about)?;
     let signals = if options.detach { None } else { Some(Signals::catch()?) };
     let init = stop::open_init(engine, &state).with_context(about)?;
+    let entering = exec::begin(&init, !options.detach, Some(stdio_of(&options)?)).with_context(about)?;
     let record = dir.record()?;
     let text = fs::read_to_string(&dir.file("config.json"))?;
     let spec: Spec = serde_json::from_str(&text)
@@ -83,35 +84,37 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         cgroup: state.cgroup.clone().and_then(|c| serde_json::from_value(c).ok()),
         terminal: options.terminal.then(terminal_size),
         emulate: engine.current_ids()? == Ids::Single,
-        foreground: !options.detach,
         chroot: state.chroot.clone(),
     };
-    run(&dir.path, &init, &request, &options, signals).with_context(about)
+    run(&dir.path, entering, &request, &options, signals).with_context(about)
 }
 
 fn kind_flag(kind: LinuxNamespaceType) -> i32 {
     kind as i32
 }
 
-fn run(
-    dir: &Path,
-    init: &std::os::fd::OwnedFd,
-    request: &Request,
-    options: &ExecOptions,
-    signals: Option<Signals>,
-) -> Result<Ended> {
+/// The process's streams, where it has no terminal.
+fn stdio_of(options: &ExecOptions) -> Result<[OwnedFd; 3]> {
     let mut stdio = null_stdio()?;
     if !options.detach && !options.terminal {
-        let own = |fd: std::os::fd::BorrowedFd<'_>| {
-            fd.try_clone_to_owned().context("cannot use our standard streams")
-        };
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().context("cannot use our standard streams");
         if options.interactive {
             stdio[0] = own(rustix::stdio::stdin())?;
         }
         stdio[1] = own(rustix::stdio::stdout())?;
         stdio[2] = own(rustix::stdio::stderr())?;
     }
-    let mut process = enter(init, request, Some(stdio))?;
+    Ok(stdio)
+}
+
+fn run(
+    dir: &Path,
+    entering: Entering,
+    request: &Request,
+    options: &ExecOptions,
+    signals: Option<Signals>,
+) -> Result<Ended> {
+    let mut process = entering.request(request)?;
     if let Some(listener) = process.listener.take() {
         supervisor::hand_over_listener(dir, listener.as_fd())?;
     }

@@ -14,7 +14,7 @@
 //!                 |  life: ends when the command does; the process is killed then (foreground only)
 //! ```
 
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -47,8 +47,6 @@ pub struct Request {
     pub terminal: Option<(u16, u16)>,
     /// The user has one id only.
     pub emulate: bool,
-    /// Whether it dies with the command.
-    pub foreground: bool,
     /// The container's root, where it is a chroot and nothing else.
     pub chroot: Option<PathBuf>,
 }
@@ -60,30 +58,39 @@ const REQUEST_FD: i32 = 5;
 /// The reading end of a pipe whose writing end only the command has; in the foreground only.
 const LIFE_FD: i32 = 6;
 
-/// Prepares the process in the container whose init is behind `target`; `Init::start` lets it run.
-pub fn exec(target: &OwnedFd, request: &Request, stdio: Option<[OwnedFd; 3]>) -> Result<Init> {
+/// `dhow enter`, started and waiting to hear what it is to do.
+#[derive(Debug)]
+pub struct Entering {
+    socket: Socket,
+    waiter: Waiter,
+    request: OwnedFd,
+}
+
+/// Starts `enter` for the container whose init is behind `target`. Early: its start-up and the caller's finding out what
+/// to ask for go side by side. If `Entering` is dropped, it ends.
+pub fn begin(target: &OwnedFd, foreground: bool, stdio: Option<[OwnedFd; 3]>) -> Result<Entering> {
     let executable = super::sealed::executable()?;
-    let (ours, theirs) = sync::pair()?;
-    let body = request_file(request)?;
+    let (socket, theirs) = sync::pair()?;
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe");
+    let (body, request) = pipe()?;
+    let (life, held) = pipe()?;
     let stdio = stdio.as_ref().map(|fds| [fds[0].as_fd(), fds[1].as_fd(), fds[2].as_fd()]);
-    let (life, held) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
     let mut keep = vec![(theirs.as_fd(), SYNC_FD), (target.as_fd(), TARGET_FD), (body.as_fd(), REQUEST_FD)];
-    if request.foreground {
+    if foreground {
         keep.push((life.as_fd(), LIFE_FD));
     }
     let (_, pidfd) = super::role::start(&executable, 0, &[c"dhow", c"enter"], stdio, &keep)?;
-    drop(theirs);
-    Init::from_exec(ours, Waiter { pidfd, _life: held })
+    Ok(Entering { socket, waiter: Waiter { pidfd, _life: held }, request })
 }
 
-fn request_file(request: &Request) -> Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create("request", rustix::fs::MemfdFlags::CLOEXEC)
-        .context("cannot make a memory file")?;
-    let mut file = std::fs::File::from(fd);
-    let text = serde_json::to_vec(request).context("cannot write the request")?;
-    file.write_all(&text).and_then(|()| file.rewind()).context("cannot write the request")?;
-    Ok(file.into())
+impl Entering {
+    /// Prepares the process; `Init::start` lets it run.
+    pub fn request(self, request: &Request) -> Result<Init> {
+        let text = serde_json::to_vec(request).context("cannot write the request")?;
+        // If `enter` is gone already, its last words on the socket say more than a broken pipe.
+        let _ = std::fs::File::from(self.request).write_all(&text);
+        Init::from_exec(self.socket, self.waiter)
+    }
 }
 
 /// The role: forks, and returns in the intermediate process only, with the exit code of the process.
