@@ -184,4 +184,7 @@ fn malformed_limits(s: &Sandbox) {
         s.sh(flags, "true").output().exits(125);
     }
     s.sh(["-m", "64m", "--memory-swap", "32m"], "true").output().exits(125);
+    // Asked for by name, and not there: docker refuses it too.
+    s.sh(["--cpuset-cpus", "0,4095"], "true").output().exits(125).complains("there is no 4095");
+    s.sh(["--cpuset-mems", "0-999"], "true").output().exits(125).complains("cpuset-mems");
 }

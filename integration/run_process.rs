@@ -119,6 +119,7 @@ fn environment_from_file(s: &Sandbox) {
 fn working_directory(s: &Sandbox) {
     assert_eq!(s.probe(NONE)["cwd"], "/");
     assert_eq!(s.probe(["-w", "/etc"])["cwd"], "/etc");
+    assert_eq!(s.probe(["-w", ""])["cwd"], "/");
     assert_eq!(s.probe(["--workdir", "/made/for/this"])["cwd"], "/made/for/this", "a missing one is made");
     s.sh(["-w", "relative"], "true").output().exits(125).complains("relative");
     s.sh(["-w", "/etc/motd"], "true").output().exits(125).complains("/etc/motd");

@@ -50,7 +50,7 @@ pub(super) fn exec_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     let options = ExecOptions {
         command: command.iter().map(|w| (*w).to_owned()).collect(),
         env,
-        workdir: one(matches, "workdir").map(str::to_owned),
+        workdir: one(matches, "workdir").filter(|d| !d.is_empty()).map(str::to_owned),
         user: one(matches, "user").map(str::to_owned),
         terminal: matches.get_flag("tty"),
         interactive: matches.get_flag("interactive"),

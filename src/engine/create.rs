@@ -14,6 +14,7 @@ use crate::host::{Host, Ids};
 use crate::oci::image::ImageConfiguration;
 use crate::oci::runtime::{Capabilities, LinuxResources, Spec};
 use crate::spec::options::{Mount, Network, Options};
+use crate::spec::resources::first_absent;
 use crate::spec::{self, Facts};
 use crate::store::Store;
 use crate::store::container::{self, ContainerDir, Record, Source};
@@ -242,6 +243,8 @@ fn check(options: &Options) -> Result<()> {
     {
         anyhow::bail!("cannot use the hostname {name:?}: it has 1 to 64 characters");
     }
+    refuse_absent("cpuset-cpus", options.limits.cpuset_cpus.as_deref(), "/sys/devices/system/cpu/online")?;
+    refuse_absent("cpuset-mems", options.limits.cpuset_mems.as_deref(), "/sys/devices/system/node/online")?;
     let mut targets = std::collections::HashSet::new();
     for mount in &options.mounts {
         let (Mount::Bind { target, .. } | Mount::Tmpfs { target, .. }) = mount;
@@ -258,6 +261,15 @@ fn check(options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The kernel would refuse a processor or node that is not there with no more than "invalid argument".
+fn refuse_absent(flag: &str, wanted: Option<&str>, online: &str) -> Result<()> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let there = fs::read_to_string_if_exists(online.as_ref())?.unwrap_or_default();
+    let Some(absent) = first_absent(wanted, there.trim()) else { return Ok(()) };
+    Err(anyhow!("cannot use --{flag} {wanted}: there is no {absent}"))
+        .hint(format!("this machine has {}", there.trim()))
 }
 
 /// -v makes a missing source, --mount insists on it.

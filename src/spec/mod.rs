@@ -4,7 +4,7 @@ pub mod capabilities;
 mod mounts;
 pub mod options;
 mod process;
-mod resources;
+pub mod resources;
 pub mod seccomp;
 pub mod user;
 

@@ -25,6 +25,8 @@ pub(super) fn build(
     let cwd = options
         .workdir
         .clone()
+        // As docker has it, `-w ""` asks for nothing.
+        .filter(|d| !d.is_empty())
         .or_else(|| config.and_then(|c| c.working_dir().clone()).filter(|d| !d.is_empty()));
     let cwd = cwd.unwrap_or_else(|| "/".into());
     if !cwd.starts_with('/') {

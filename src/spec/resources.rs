@@ -90,14 +90,26 @@ fn cpu(limits: &Limits) -> Result<Option<LinuxCpu>> {
 
 /// A list such as `0-3,8` (cpuset(7), "List format"). What is no list would be refused by the kernel without a word why.
 fn number_list(text: &str) -> Result<String> {
-    let is_range = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if first <= last)
-    };
-    if !text.split(',').all(is_range) {
+    if ranges(text).is_none() {
         return Err(anyhow::anyhow!("{text:?} is no list of numbers")).hint("write it like 0-3,8");
     }
     Ok(text.to_owned())
+}
+
+/// First and last of each range of a list; `None` if it is no list.
+fn ranges(text: &str) -> Option<Vec<(u16, u16)>> {
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((first.parse().ok()?, last.parse().ok()?)).filter(|(first, last)| first <= last)
+    };
+    text.split(',').map(range).collect()
+}
+
+/// The first number of the list `wanted` that is not in the list `there`; `None` too where one of them is no list.
+pub fn first_absent(wanted: &str, there: &str) -> Option<u16> {
+    let (wanted, there) = (ranges(wanted)?, ranges(there)?);
+    let is_there = |n: &u16| there.iter().any(|(first, last)| (first..=last).contains(&n));
+    wanted.iter().flat_map(|(first, last)| *first..=*last).find(|n| !is_there(n))
 }
 
 fn rule(
@@ -154,6 +166,20 @@ mod tests {
         }
         for bad in ["", "x", "3-1", "1,", "-1", "1-", "1-2-3", "99999", "0 "] {
             assert!(number_list(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there() {
+        for (wanted, there, absent) in [
+            ("0", "0-1", None),
+            ("0-2", "0-1", Some(2)),
+            ("1,5", "0-1,5", None),
+            ("65535", "0-1", Some(65535)),
+            ("x", "0-1", None),
+            ("3", "", None),
+        ] {
+            assert_eq!(first_absent(wanted, there), absent, "{wanted} of {there}");
         }
     }
 }
