@@ -28,6 +28,7 @@
 //! | `bad_days` `kill` `refusals` `self_exe` `hostile_images` | deaths, wrong input, attacks |
 //! | `registry_bad_days` `registry_trust` `registry_deaths` | registries that fail and lie, pulls that die |
 //! | `registry_interop` | push and pull between dhow, docker, podman, skopeo and docker-registry |
+//! | `registry_conformance` | the duties of a registry's client, and which test shows which |
 //! | `harness_works` `licences` `static_binary` | this harness, what is linked in, and how |
 //!
 //! Environment: `DHOW_MUST=all` (or `docker,podman,...`) turns skips into failures; `DHOW_TEST_DIR` says where
@@ -81,6 +82,7 @@ mod old_kernel;
 mod power_cut;
 mod refusals;
 mod registry_bad_days;
+mod registry_conformance;
 mod registry_deaths;
 mod registry_interop;
 mod registry_trust;
