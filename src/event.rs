@@ -15,6 +15,22 @@ pub enum Event {
         /// Bytes in all, 0 where unknown.
         total: u64,
     },
+    /// An image was asked for that is not here, by this name.
+    Missing(String),
+    /// A tag, or a digest, of this repository is being pulled.
+    PullingFrom {
+        /// The tag or digest.
+        tag: String,
+        /// The repository, without its registry.
+        repository: String,
+    },
+    /// A layer is on its way from a registry.
+    Pulling {
+        /// Short digest of the layer.
+        what: String,
+        /// How far it is.
+        state: Pulling,
+    },
     /// A layer is on its way to a registry.
     Pushing {
         /// Short id of the layer.
@@ -22,6 +38,35 @@ pub enum Event {
         /// How far it is.
         state: Pushing,
     },
+}
+
+/// How far a layer is on its way from a registry. Bytes are those of the layer as it is shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulling {
+    /// The store has it.
+    Exists,
+    /// Its turn has not come.
+    Queued,
+    /// Another process is fetching it.
+    Waiting,
+    /// It is being fetched.
+    Downloading {
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// It is here, and it is what it should be.
+    Downloaded,
+    /// It is being unpacked, perhaps while it is fetched.
+    Extracting {
+        /// Bytes that were read.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// Nothing is left to do for it.
+    Done,
 }
 
 /// How far a layer is on its way to a registry; the last four are ends.

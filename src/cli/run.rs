@@ -6,15 +6,20 @@ use anyhow::{Context, Result};
 use clap::{ArgMatches, Command};
 
 use super::flags::switch;
+use super::progress::{Display, Headline};
 use super::run_flags::one;
-use super::{Session, events, out, run_flags};
+use super::{Session, events, out, pull, registry_flags, run_flags};
+use crate::engine::Engine;
 use crate::engine::attach::{Ended, Signals, follow};
-use crate::engine::create::{create, make, plan};
+use crate::engine::create::{CreateOptions, From, create, make, plan};
 use crate::engine::start;
 use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
 use crate::fs;
+use crate::image::ensure;
+use crate::registry::Client;
 use crate::store::container::ContainerDir;
+use crate::userns::Entering;
 
 pub(super) fn run_args(command: Command) -> Command {
     run_flags::add(command).arg(switch("detach", Some('d'), "Run in the background and print the id"))
@@ -27,13 +32,18 @@ pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
         // In a script or from cron there is none to give; the program still gets one of its own.
         out::warn("stdin is not a terminal; the container has one that nobody types on");
     }
+    IdFile::check(matches)?;
+    let input = wanted.options.interactive;
+    let (engine, entering) = session.engine_entering()?;
+    let (wanted, entering) = with_image(matches, session, &engine, wanted, entering)?;
+    // From here on there is something to undo; until here a signal simply ends us.
     let cidfile = IdFile::claim(matches)?;
     claim_pidfile(matches)?;
     let signals = if detached { None } else { Some(Signals::catch()?) };
-    let input = wanted.options.interactive;
-    let (engine, entering) = session.engine_entering()?;
     let planned = plan(&engine, wanted)?;
-    entering.finish()?;
+    if let Some(entering) = entering {
+        entering.finish()?;
+    }
     let created = make(&engine, planned)?;
     let (dir, id) = (created.dir.clone(), created.record.id.clone());
     if let Some(cidfile) = cidfile {
@@ -58,14 +68,47 @@ pub(super) fn code_of(ended: Ended) -> u8 {
 
 pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let wanted = run_flags::read(matches, &session.host)?;
+    IdFile::check(matches)?;
+    let (engine, entering) = session.engine_entering()?;
+    let (wanted, entering) = with_image(matches, session, &engine, wanted, entering)?;
+    if let Some(entering) = entering {
+        entering.finish()?;
+    }
     let cidfile = IdFile::claim(matches)?;
-    let engine = session.engine_as_root()?;
     let created = create(&engine, wanted)?;
     if let Some(cidfile) = cidfile {
         cidfile.write(&created.record.id)?;
     }
     out::out(&format!("{}\n", created.record.id))?;
     Ok(0)
+}
+
+/// Looks the image up, and pulls it where that is wanted; before that, the ids are awaited.
+fn with_image(
+    matches: &ArgMatches,
+    session: &Session,
+    engine: &Engine,
+    mut wanted: CreateOptions,
+    entering: Entering,
+) -> Result<(CreateOptions, Option<Entering>)> {
+    let From::Image(name, found) = &mut wanted.from else { return Ok((wanted, Some(entering))) };
+    let policy = one(matches, "pull").map(pull::policy).transpose()?.unwrap_or_default();
+    let options = ensure::Options { policy, platform: pull::platform(matches, &session.host)? };
+    let registry = registry_flags::options(matches)?;
+    let mut entering = Some(entering);
+    let client = || {
+        entering.take().map_or(Ok(()), Entering::finish)?;
+        Client::new(&session.host, registry)
+    };
+    let mut display = None;
+    let mut tell = |event| {
+        let quiet = matches.get_flag("quiet");
+        display.get_or_insert_with(|| Display::new(Headline::Stderr, quiet)).tell(event);
+    };
+    let image = ensure::ensure(&engine.store, name, &options, client, &mut tell)
+        .with_context(|| format!("cannot run {name}"))?;
+    *found = Some(Box::new(image));
+    Ok((wanted, entering))
 }
 
 /// --cidfile: must not exist, is taken before anything is made, and goes again if nothing is.
@@ -76,6 +119,12 @@ struct IdFile {
 }
 
 impl IdFile {
+    /// What would be refused later is refused before an image is pulled.
+    fn check(matches: &ArgMatches) -> Result<()> {
+        let Some(path) = one(matches, "cidfile") else { return Ok(()) };
+        if fs::symlink_metadata(path.as_ref())?.is_some() { IdFile::claim(matches).map(drop) } else { Ok(()) }
+    }
+
     fn claim(matches: &ArgMatches) -> Result<Option<IdFile>> {
         let Some(path) = one(matches, "cidfile") else { return Ok(None) };
         let file = fs::create_new(path.as_ref(), 0o644)

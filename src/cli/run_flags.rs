@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::parse;
+use super::{parse, registry_flags};
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
 use crate::fs;
@@ -43,7 +43,8 @@ const ONE: &[(&str, char, &str, &str)] = &[
     ("pidfile", '\0', "FILE", "Write the pid of the container's init to FILE"),
     ("stop-signal", '\0', "SIGNAL", "Signal that asks the container to end"),
     ("stop-timeout", '\0', "SECONDS", "Time until it is killed after that"),
-    ("pull", '\0', "WHEN", "missing or never: whether to look for an image that is not here"),
+    ("pull", '\0', "WHEN", "always, missing, newer or never: when to ask the registry (missing)"),
+    ("platform", '\0', "OS/ARCH", "Which image of several platforms (what is here, or this machine's)"),
     ("log-driver", '\0', "DRIVER", "json-file (kept with the container) or none"),
     ("oom-score-adj", '\0', "N", "Badness for the kernel's choice of whom to kill"),
 ];
@@ -91,7 +92,7 @@ pub(super) fn add(command: Command) -> Command {
         let arg = Arg::new(*long).long(*long).help(*help).action(ArgAction::SetTrue);
         if *short == '\0' { arg } else { arg.short(*short) }
     };
-    command
+    registry_flags::add(command)
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().map(|f| value(f).overrides_with(f.0)))
@@ -133,10 +134,6 @@ pub(super) fn read(matches: &ArgMatches, host: &Host) -> Result<CreateOptions> {
     let first = words.next().unwrap_or_default();
     let command: Vec<String> = words.collect();
     let options = options(matches, host, command)?;
-    match one(matches, "pull") {
-        None | Some("missing" | "never") => {}
-        Some(other) => return Err(anyhow!("cannot use --pull {other:?}")).hint("use missing or never"),
-    }
     let log = match one(matches, "log-driver") {
         Some("none") => false,
         None | Some("json-file" | "k8s-file" | "local") => true,
@@ -159,7 +156,7 @@ pub(super) fn read(matches: &ArgMatches, host: &Host) -> Result<CreateOptions> {
 
 fn from(matches: &ArgMatches, first: &str) -> From {
     if !matches.get_flag("rootfs") {
-        return From::Image(first.to_owned());
+        return From::Image(first.to_owned(), None);
     }
     match first.strip_suffix(":O") {
         Some(path) => From::Rootfs { path: PathBuf::from(path), throw_away: true },

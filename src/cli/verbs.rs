@@ -2,7 +2,7 @@
 
 use super::Verb;
 use super::{
-    exec, image as i, image_copy, images, inspect, logs, ps, push, run, run_flags, start, stop, system,
+    exec, image as i, image_copy, images, inspect, logs, ps, pull, push, run, run_flags, start, stop, system,
 };
 
 macro_rules! verb {
@@ -28,6 +28,7 @@ const SAVE: Verb = verb!("save", "Save images to an archive", i::save_args, i::s
 const TAG: Verb = verb!("tag", "Give an image one more name", i::tag_args, i::tag);
 const UNTAG: Verb = verb!("untag", "Take names from an image", i::untag_args, i::untag);
 const HISTORY: Verb = verb!("history", "Show how an image was made", i::history_args, i::history);
+const PULL: Verb = verb!("pull", "Get an image from a registry", pull::pull_args, pull::pull_verb);
 const PUSH: Verb = verb!("push", "Send an image to a registry", push::push_args, push::push_verb);
 
 pub(super) static TOP: &[Verb] = &[
@@ -50,6 +51,7 @@ pub(super) static TOP: &[Verb] = &[
     IMPORT,
     LOAD,
     SAVE,
+    PULL,
     PUSH,
     verb!("images", "List images", images::images_args, images::images),
     verb!("rmi", "Remove images", i::rmi_args, i::rmi),
@@ -83,12 +85,14 @@ pub(super) static IMAGE: &[Verb] = &[
     IMPORT,
     LOAD,
     SAVE,
+    PULL,
     PUSH,
     verb!("ls", "List images", images::images_args, images::images, "list"),
     verb!("rm", "Remove images", i::rmi_args, i::rmi, "remove"),
     TAG,
     UNTAG,
     HISTORY,
+    verb!("exists", "Tell by the exit code whether an image is here", pull::exists_args, pull::exists),
     verb!("inspect", "Show everything about images", inspect::inspect_args, inspect::image_inspect),
 ];
 

@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::store::container::{self, ContainerDir, Record, Source};
 use crate::store::gc;
 use crate::store::image;
+use crate::store::image::Image;
 use crate::store::layer;
 
 /// What a container is to be made from and how.
@@ -40,8 +41,8 @@ pub struct CreateOptions {
 /// Where the root comes from, as typed.
 #[derive(Debug, Clone)]
 pub enum From {
-    /// An image, by name or id.
-    Image(String),
+    /// An image, by name or id; looked up if the caller has not done so.
+    Image(String, Option<Box<Image>>),
     /// A directory of the host.
     Rootfs {
         /// As typed.
@@ -197,12 +198,11 @@ fn create_unnamed(
 
 fn source(engine: &Engine, from: &From) -> Result<(Source, Option<ImageConfiguration>)> {
     match from {
-        From::Image(name) => {
-            let image = image::find(&engine.store, name)
-                .with_context(|| format!("cannot run {name}"))
-                .map_err(|e| {
-                    if super::is_not_found(&e) { e.context(crate::error::Hint(absent_hint(name))) } else { e }
-                })?;
+        From::Image(name, found) => {
+            let found = found.as_deref().cloned().map_or_else(|| image::find(&engine.store, name), Ok);
+            let image = found.with_context(|| format!("cannot run {name}")).map_err(|e| {
+                if super::is_not_found(&e) { e.context(crate::error::Hint(absent_hint(name))) } else { e }
+            })?;
             let source =
                 Source::Image { name: name.clone(), id: image.id.to_string(), diff_ids: image.diff_ids };
             Ok((source, Some(image.config)))
@@ -233,7 +233,7 @@ fn check_layers(store: &Store, source: &Source) -> Result<()> {
 }
 
 fn absent_hint(name: &str) -> String {
-    format!("bring it here first: dhow load -i ARCHIVE, or dhow import ROOT.tar {name}")
+    format!("bring it here first: dhow pull {name}, or dhow load -i ARCHIVE")
 }
 
 /// What can be refused before anything is made.

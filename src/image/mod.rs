@@ -5,6 +5,7 @@
 //!         -> docker_archive | oci_layout: what images are in it, as Candidates
 //!         -> load: layers unpacked side by side, blobs verified -> store::image::publish
 //! import  one tar -> a layer, and a config made from --change -> store::image::publish
+//! pull    a registry: index | manifest -> pull -> layers: fetched and unpacked side by side -> store::image::publish
 //! save    store -> docker archive | OCI archive | OCI directory
 //! ```
 //! A layer whose compressed form did not come with it is kept unpacked only; the manifest then names the uncompressed
@@ -17,20 +18,26 @@ pub mod check;
 pub mod compression;
 pub mod content;
 pub mod docker_archive;
+pub mod download;
+pub mod ensure;
+pub mod fetch;
 pub mod history;
 pub mod import;
 pub mod inspect;
+pub mod layers;
 pub mod load;
 pub mod manifest;
 pub mod oci_layout;
 pub mod packing;
 pub mod parallel;
 pub mod platform;
+pub mod pull;
 pub mod push;
 pub mod remove;
 pub mod rewrite;
 pub mod save;
 pub mod section;
+pub mod select;
 pub mod tag;
 pub mod tar_members;
 #[cfg(test)]

@@ -1,0 +1,405 @@
+//! Getting the layers of an image: fetched, hashed, decompressed and unpacked as one stream each, several side by side.
+//!
+//! 1. [`get`] claims the partial of every layer that the store lacks. One that another process has claimed is left to it.
+//! 2. The own ones: more threads than processors fetch, as many as there are processors unpack, the largest first.
+//! 3. If there were others', what was got is published, so that nobody waits for us while we wait; then the first of the
+//!    others' partials is awaited, and all is looked at again: mostly everything is there by then, and where the other
+//!    died, we go on with what it had.
+//!
+//! Invariant: nobody waits for a partial while holding another, so no two pulls can wait for each other.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::is_disk_full;
+use crate::event::{Event, Pulling, Sink};
+use crate::oci::DiffId;
+use crate::oci::Digest;
+use crate::store::Store;
+use crate::store::blob;
+use crate::store::image;
+use crate::store::layer;
+use crate::store::partial;
+use crate::store::partial::Partial;
+
+use super::compression;
+use super::compression::Compression;
+use super::download::{Follower, Mark, WrongDigest, download};
+use super::fetch::{Fetch, Open, Opened, Stop, Stopped};
+use super::parallel;
+use super::parallel::Progress;
+
+/// How often something that goes on is told.
+const TELL_EVERY: Duration = Duration::from_millis(50);
+/// So many connections more than layers that are unpacked.
+const MORE_FETCHING: usize = 3;
+
+/// A layer of an image, as manifest and config have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The digest of the bytes as they are shipped.
+    pub digest: Digest,
+    /// The number of these bytes.
+    pub size: u64,
+    /// The digest of the tar.
+    pub diff_id: DiffId,
+    /// How it says that it is packed.
+    pub compression: Compression,
+    /// Where else it can be had.
+    pub urls: Vec<String>,
+}
+
+impl Wanted {
+    /// Whether the bytes are the tar itself: then the store has the layer only, and no blob.
+    fn is_plain(&self) -> bool {
+        self.digest == self.diff_id.0
+    }
+
+    /// Whether the store has all of it.
+    pub fn is_there(&self, store: &Store) -> Result<bool> {
+        Ok(layer::exists(store, &self.diff_id)? && (self.is_plain() || blob::exists(store, &self.digest)?))
+    }
+
+    fn event(&self, state: Pulling) -> Event {
+        Event::Pulling { what: self.digest.short().to_owned(), state }
+    }
+}
+
+/// Opens a layer's blob at an offset.
+pub type OpenLayer<'a> = &'a (dyn Fn(&Wanted, u64) -> Result<Opened> + Sync);
+
+/// What was got and is not yet published. Nobody else gets the same while this lives.
+#[derive(Debug, Default)]
+pub struct Got {
+    /// Unpacked layers.
+    pub layers: Vec<layer::Unpacked>,
+    /// Compressed layers.
+    pub blobs: Vec<blob::Sealed>,
+    /// What is held and became no blob.
+    pub held: Vec<Partial>,
+}
+
+impl Got {
+    fn add(&mut self, other: Got) {
+        self.layers.extend(other.layers);
+        self.blobs.extend(other.blobs);
+        self.held.extend(other.held);
+    }
+}
+
+/// Gets the layers that the store lacks. The caller has pinned all of them.
+pub fn get(store: &Store, wanted: Vec<Wanted>, open: OpenLayer<'_>, events: Sink<'_>) -> Result<Got> {
+    let mut todo = missing(store, wanted, events)?;
+    for layer in &todo {
+        events(layer.event(Pulling::Queued));
+    }
+    let mut got = Got::default();
+    let mut awaited = None;
+    while !todo.is_empty() {
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for layer in todo {
+            let is_awaited = awaited.as_ref().is_some_and(|p: &Partial| p.digest == layer.digest);
+            let claimed = if is_awaited { awaited.take() } else { partial::claim(store, &layer.digest)? };
+            match claimed {
+                // Somebody may have got it meanwhile.
+                Some(_) if layer.is_there(store)? => events(layer.event(Pulling::Done)),
+                Some(partial) => own.push((layer, partial)),
+                None => others.push(layer),
+            }
+        }
+        let new = get_own(store, own, open, events)?;
+        todo = others;
+        if let Some(first) = todo.first() {
+            image::publish_parts(store, new.blobs, new.layers)?;
+            drop(new.held);
+            events(first.event(Pulling::Waiting));
+            awaited = Some(partial::wait(store, &first.digest)?);
+        } else {
+            got = new;
+        }
+    }
+    Ok(got)
+}
+
+/// The layers that the store lacks, each once.
+fn missing(store: &Store, wanted: Vec<Wanted>, events: Sink<'_>) -> Result<Vec<Wanted>> {
+    let mut seen: HashMap<Digest, Wanted> = HashMap::new();
+    let mut missing = Vec::new();
+    for layer in wanted {
+        if let Some(same) = seen.get(&layer.digest) {
+            if (&same.diff_id, same.size, same.compression) != (&layer.diff_id, layer.size, layer.compression)
+            {
+                bail!("cannot use blob {}: it is said to be two different things", layer.digest);
+            }
+            continue;
+        }
+        seen.insert(layer.digest.clone(), layer.clone());
+        if layer.is_there(store)? {
+            events(layer.event(Pulling::Exists));
+        } else {
+            missing.push(layer);
+        }
+    }
+    Ok(missing)
+}
+
+/// What the threads share.
+struct Shared<'a> {
+    store: &'a Store,
+    open: OpenLayer<'a>,
+    stop: Stop,
+    unpackers: Places,
+}
+
+fn get_own(
+    store: &Store,
+    mut own: Vec<(Wanted, Partial)>,
+    open: OpenLayer<'_>,
+    events: Sink<'_>,
+) -> Result<Got> {
+    // What takes longest is not to begin last.
+    own.sort_by_key(|(layer, _)| std::cmp::Reverse(layer.size));
+    let digests: Vec<Digest> = own.iter().map(|(layer, _)| layer.digest.clone()).collect();
+    let n_unpackers = std::thread::available_parallelism().map_or(2, usize::from).min(8);
+    let shared = Shared { store, open, stop: Stop::default(), unpackers: Places::new(n_unpackers) };
+    let has_failed = AtomicBool::new(false);
+    let all = parallel::map_on(n_unpackers + MORE_FETCHING, own, events, |(layer, partial), progress| {
+        match get_one(&shared, &layer, partial, progress) {
+            Ok(got) => {
+                let _ = progress.send(layer.event(Pulling::Done));
+                Ok(Some(got))
+            }
+            Err(error) => {
+                shared.stop.set();
+                // Only the first has something to say.
+                let is_told = error.is::<Stopped>() || has_failed.swap(true, Ordering::Relaxed);
+                if is_told { Ok(None) } else { Err(error) }
+            }
+        }
+    });
+    match all {
+        Ok(all) => {
+            let mut got = Got::default();
+            all.into_iter().flatten().for_each(|one| got.add(one));
+            Ok(got)
+        }
+        Err(error) => {
+            if is_disk_full(&error) {
+                give_room_back(store, &digests);
+            }
+            layer::explain(error)
+        }
+    }
+}
+
+/// A full disk is everybody's trouble; what was fetched can be fetched again.
+fn give_room_back(store: &Store, digests: &[Digest]) {
+    for digest in digests {
+        if let Ok(Some(partial)) = partial::claim(store, digest) {
+            let _ = partial.clear();
+        }
+    }
+}
+
+fn get_one(shared: &Shared<'_>, layer: &Wanted, partial: Partial, progress: &Progress) -> Result<Got> {
+    let about = || format!("cannot use blob {}", layer.digest);
+    if layer.is_plain() {
+        let unpacked = get_plain(shared, layer, progress).with_context(about)?;
+        return Ok(Got { layers: vec![unpacked], blobs: Vec::new(), held: vec![partial] });
+    }
+    if let Some(file) = blob::open(shared.store, &layer.digest)? {
+        let _place = shared.unpackers.take();
+        match unpack(shared, layer, Told::new(file, layer, progress)) {
+            Err(_) if is_damaged(shared.store, &layer.digest)? => blob::remove(shared.store, &layer.digest)?,
+            unpacked => {
+                let layers = vec![unpacked.with_context(about)?];
+                return Ok(Got { layers, blobs: Vec::new(), held: vec![partial] });
+            }
+        }
+    }
+    // What is there already is not known to be right: a power cut may have left holes, an earlier registry lies.
+    let is_suspect = !partial.is_empty()?;
+    let unpacked = match get_packed(shared, layer, &partial, progress) {
+        Err(error) if is_suspect && error.is::<WrongDigest>() => {
+            partial.clear()?;
+            get_packed(shared, layer, &partial, progress)
+        }
+        other => other,
+    };
+    match unpacked {
+        Ok(unpacked) => {
+            let sealed = partial.seal(layer.size)?;
+            Ok(Got { layers: vec![unpacked], blobs: vec![sealed], held: Vec::new() })
+        }
+        Err(error) => {
+            // Bytes that are whole and wrong, or right and no layer, are of no use to the next one either.
+            if partial.len()? == layer.size && !error.is::<Stopped>() {
+                partial.clear()?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Whether a blob of the store was changed on disk.
+fn is_damaged(store: &Store, digest: &Digest) -> Result<bool> {
+    let Some(mut file) = blob::open(store, digest)? else { return Ok(false) };
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer).with_context(|| format!("cannot read blob {digest}"))? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+    Ok(Digest::from_hash(hasher.finalize().as_slice()) != *digest)
+}
+
+/// A layer whose bytes go to a partial, and from there to the unpacker.
+fn get_packed(
+    shared: &Shared<'_>,
+    layer: &Wanted,
+    partial: &Partial,
+    progress: &Progress,
+) -> Result<layer::Unpacked> {
+    let mark = Mark::default();
+    let open = |from| (shared.open)(layer, from);
+    let (downloaded, unpacked) = std::thread::scope(|scope| {
+        let fetching = std::thread::Builder::new().spawn_scoped(scope, || {
+            let mut teller = Teller::new(layer, progress);
+            let mut tell = |done| teller.tell(|total| Pulling::Downloading { done, total });
+            download(partial, layer.size, &open, &shared.stop, &mark, &mut tell)?;
+            let _ = progress.send(layer.event(Pulling::Downloaded));
+            anyhow::Ok(())
+        });
+        let fetching = match fetching {
+            Ok(fetching) => fetching,
+            Err(error) => return (Err(error).context("cannot start a thread"), Err(Stopped.into())),
+        };
+        let unpacked = {
+            let _place = shared.unpackers.take();
+            unpack(shared, layer, Told::new(Follower::new(partial.file(), &mark), layer, progress))
+        };
+        if unpacked.as_ref().is_err_and(is_disk_full) {
+            // No need to see the rest; the others cannot go on either.
+            shared.stop.set();
+        }
+        (fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), unpacked)
+    });
+    let about = || format!("cannot use blob {}", layer.digest);
+    match (downloaded, unpacked) {
+        (Ok(()), unpacked) => unpacked.with_context(about),
+        (Err(stopped), Err(error)) if stopped.is::<Stopped>() && is_disk_full(&error) => {
+            Err(error).with_context(about)
+        }
+        // That wrong bytes cannot be unpacked is no news.
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// A layer whose bytes are not kept: they go straight to the unpacker.
+fn get_plain(shared: &Shared<'_>, layer: &Wanted, progress: &Progress) -> Result<layer::Unpacked> {
+    let _place = shared.unpackers.take();
+    let open = |from| (shared.open)(layer, from);
+    let open: Open<'_> = &open;
+    let mut fetch = Fetch::new(&layer.digest, layer.size, 0, open, &shared.stop);
+    let unpacked = unpack(shared, layer, Told::new(&mut fetch, layer, progress));
+    match fetch.error() {
+        Some(error) => Err(error),
+        None => unpacked,
+    }
+}
+
+fn unpack(shared: &Shared<'_>, layer: &Wanted, packed: impl Read + Send) -> Result<layer::Unpacked> {
+    let (compression, tar) = compression::decompress(packed)?;
+    if compression != layer.compression {
+        bail!("its media type says {}, but it is {}", named(layer.compression), named(compression));
+    }
+    layer::extract(shared.store, tar, Some(&layer.diff_id))
+}
+
+fn named(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "not compressed",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+    }
+}
+
+/// Tells now and then how far a layer is.
+struct Teller<'a> {
+    layer: &'a Wanted,
+    progress: &'a Progress,
+    told: Option<Instant>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(layer: &'a Wanted, progress: &'a Progress) -> Teller<'a> {
+        Teller { layer, progress, told: None }
+    }
+
+    fn tell(&mut self, state: impl FnOnce(u64) -> Pulling) {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told = Some(Instant::now());
+            // Nobody listens any more only when everything is over.
+            let _ = self.progress.send(self.layer.event(state(self.layer.size)));
+        }
+    }
+}
+
+/// Reads, and tells how much of it was unpacked.
+struct Told<'a, R> {
+    input: R,
+    done: u64,
+    teller: Teller<'a>,
+}
+
+impl<'a, R> Told<'a, R> {
+    fn new(input: R, layer: &'a Wanted, progress: &'a Progress) -> Told<'a, R> {
+        Told { input, done: 0, teller: Teller::new(layer, progress) }
+    }
+}
+
+impl<R: Read> Read for Told<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buffer)?;
+        self.done += n as u64;
+        let done = self.done;
+        self.teller.tell(|total| Pulling::Extracting { done, total });
+        Ok(n)
+    }
+}
+
+/// So many may do something at once.
+struct Places {
+    free: Mutex<usize>,
+    changed: Condvar,
+}
+
+struct Place<'a>(&'a Places);
+
+impl Places {
+    fn new(n: usize) -> Places {
+        Places { free: Mutex::new(n), changed: Condvar::new() }
+    }
+
+    fn take(&self) -> Place<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.changed.wait_while(free, |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Place(self)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.changed.notify_one();
+    }
+}

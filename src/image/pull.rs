@@ -1,0 +1,383 @@
+//! `pull`: a name in a registry -> an image of the store.
+//!
+//! 1. [`up_to_date`]: what the store has under the name, if the registry still says the same of it.
+//! 2. [`resolve`]: the manifest, through an index if there is one: the image for the platform wanted.
+//! 3. The config; with it, what the layers have to be when they are unpacked.
+//! 4. [`layers::get`]: those that the store lacks.
+//! 5. `store::image::publish`: all of it, or nothing; what was fetched of a layer stays for the next pull.
+//!
+//! Invariant: every byte is verified against a digest, from the one that was asked for down, before anything can see it.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::error::{NotFound, is_disk_full};
+use crate::event::{Event, Sink};
+use crate::oci::Digest;
+use crate::oci::Reference;
+use crate::oci::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use crate::registry::{Action, Client, Manifest, Repository};
+use crate::store::Store;
+use crate::store::blob;
+use crate::store::draft;
+use crate::store::image::DOCUMENT_LIMIT;
+use crate::store::image::{self, Parts, names, parse_config};
+use crate::store::layer;
+use crate::store::partial;
+use crate::store::pin::Pins;
+
+use super::Platform;
+use super::compression::Compression;
+use super::fetch::{Fetch, Opened, Stop};
+use super::layers;
+use super::layers::Wanted;
+use super::manifest;
+use super::select::{fit, select};
+
+/// An index in an index in an index is somebody's joke.
+const DEPTH_LIMIT: usize = 4;
+/// What overlay stacks at most; no image of more can be run.
+const LAYERS_LIMIT: usize = 500;
+/// Docker's own first, then the specification's, and what some registries make of both.
+const CONFIGS: [&str; 3] =
+    [manifest::CONFIG, "application/vnd.docker.container.image.v1+json", "application/octet-stream"];
+
+/// How to pull.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// For which platform; `None` for the machine's own.
+    pub platform: Option<Platform>,
+}
+
+/// An image that is now here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// Its name: with a tag or with a digest.
+    pub reference: Reference,
+    /// The digest by which the registry knows it: of the index, if there is one.
+    pub digest: Digest,
+    /// The digest of its manifest.
+    pub manifest: Digest,
+    /// The image id.
+    pub id: Digest,
+    /// Whether it was not here, or another was under its name.
+    pub is_new: bool,
+}
+
+/// Pulls an image by tag or digest. With both, the digest is what counts, as in docker.
+pub fn pull(
+    store: &Store,
+    client: &Client,
+    reference: &Reference,
+    options: &Options,
+    events: Sink<'_>,
+) -> Result<Pulled> {
+    let reference = name_to_give(reference);
+    pull_named(store, client, &reference, options, events)
+        .with_context(|| format!("cannot pull {}", reference.familiar()))
+}
+
+/// Pulls every tag of a repository.
+pub fn pull_all(
+    store: &Store,
+    client: &Client,
+    reference: &Reference,
+    options: &Options,
+    events: Sink<'_>,
+) -> Result<Vec<Pulled>> {
+    let about = || format!("cannot pull all tags of {}", reference.familiar_repository());
+    if reference.tag.is_some() || reference.digest.is_some() {
+        bail!("{}: {} names one of them", about(), reference.familiar());
+    }
+    let tags = client.repository(reference, Action::Pull).and_then(|r| r.tags()).with_context(about)?;
+    if tags.is_empty() {
+        return Err(NotFound { kind: "tag", name: reference.familiar_repository() }).with_context(about);
+    }
+    let pull_tag = |tag: &String| {
+        // What a registry lists goes through the same reading as what a person types.
+        let text = format!("{}/{}:{tag}", reference.registry, reference.repository);
+        let reference: Reference = text.parse().with_context(about)?;
+        pull(store, client, &reference, options, events)
+    };
+    tags.iter().map(pull_tag).collect()
+}
+
+/// The digest that the registry has for a name now; `None` where it has none.
+pub fn remote_digest(client: &Client, reference: &Reference) -> Result<Option<Digest>> {
+    let reference = name_to_give(reference);
+    if let Some(digest) = reference.digest {
+        return Ok(Some(digest));
+    }
+    client.repository(&reference, Action::Pull)?.head_manifest(reference.tag_or_latest().unwrap_or_default())
+}
+
+/// A name has a tag or a digest; a digest beside a tag says more than the tag.
+fn name_to_give(reference: &Reference) -> Reference {
+    let mut reference = reference.clone().with_default_tag();
+    if reference.digest.is_some() {
+        reference.tag = None;
+    }
+    reference
+}
+
+fn pull_named(
+    store: &Store,
+    client: &Client,
+    reference: &Reference,
+    options: &Options,
+    events: Sink<'_>,
+) -> Result<Pulled> {
+    let repository = client.repository(reference, Action::Pull)?;
+    let asked = match &reference.digest {
+        Some(digest) => digest.to_string(),
+        None => reference.tag_or_latest().unwrap_or_default().to_owned(),
+    };
+    events(Event::PullingFrom { tag: asked.clone(), repository: reference.repository.clone() });
+    if let Some(found) = up_to_date(store, &repository, reference, options)? {
+        return Ok(found);
+    }
+    // What killed ones left may be what fills the disk. That it cannot be removed is no reason not to pull.
+    let _ = draft::sweep(store);
+    let _ = partial::sweep(store, partial::KEPT);
+    let pins = Pins::new(store)?;
+    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
+    let (top, found) = resolve(&repository, &asked, &wanted)?;
+    if let Some(digest) = &reference.digest
+        && *digest != top
+    {
+        bail!("the registry sent {top} in its place");
+    }
+    pins.hold(store, &found.digest)?;
+    let about = || format!("cannot use the manifest {}", found.digest);
+    let parsed: ImageManifest = serde_json::from_slice(&found.bytes).with_context(about)?;
+    let config = config(store, &pins, &repository, parsed.config())?;
+    let (image_config, diff_ids) = parse_config(&config)
+        .with_context(|| format!("cannot read the config {}", parsed.config().digest()))?;
+    check_platform(&image_config, &wanted, options.platform.is_some(), top == found.digest, events)?;
+    if parsed.layers().len() != diff_ids.len() {
+        bail!(
+            "cannot match the layers of {}: the manifest has {} and the config {}",
+            found.digest,
+            parsed.layers().len(),
+            diff_ids.len()
+        );
+    }
+    if diff_ids.len() > LAYERS_LIMIT {
+        bail!("{}: it has {} layers, and {LAYERS_LIMIT} can be stacked", about(), diff_ids.len());
+    }
+    let mut layers = Vec::new();
+    for (descriptor, diff_id) in parsed.layers().iter().zip(diff_ids) {
+        let digest = manifest::digest(descriptor)?;
+        pins.hold(store, &digest)?;
+        pins.hold(store, &diff_id.0)?;
+        layers.push(Wanted {
+            compression: compression(descriptor)?,
+            urls: descriptor.urls().clone().unwrap_or_default(),
+            size: descriptor.size(),
+            digest,
+            diff_id,
+        });
+    }
+    let open = |layer: &Wanted, from| open(&repository, layer, from);
+    let got = layers::get(store, layers, &open, events)?;
+    let id = Digest::of(&config);
+    let index = (top != found.digest).then(|| top.clone());
+    // Its partials stay locked until everything is in its place.
+    let layers::Got { layers, blobs, held: _held } = got;
+    let parts = Parts { manifest: found.bytes, config, blobs, layers, index };
+    let published = image::publish(store, parts, std::slice::from_ref(reference));
+    let manifest =
+        published.or_else(|error| if is_disk_full(&error) { layer::explain(error) } else { Err(error) })?;
+    Ok(Pulled { reference: reference.clone(), digest: top, manifest, id, is_new: true })
+}
+
+/// What the store has under this name, if that is whole and what the registry would give.
+fn up_to_date(
+    store: &Store,
+    repository: &Repository<'_>,
+    reference: &Reference,
+    options: &Options,
+) -> Result<Option<Pulled>> {
+    let Some(record) = names::record(store, reference)? else { return Ok(None) };
+    let known = reference.digest.as_ref().or(record.index.as_ref()).unwrap_or(&record.manifest);
+    // Anything that cannot be read here is there to be pulled again.
+    let Ok(described) = image::describe(store, &record.manifest) else { return Ok(None) };
+    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
+    let is_choice =
+        record.index.is_some() || reference.digest.as_ref().is_some_and(|d| *d != record.manifest);
+    if (is_choice || options.platform.is_some()) && !is_for(&described.config, &wanted) {
+        return Ok(None);
+    }
+    for (digest, diff_id) in described.layers.iter().zip(&described.diff_ids) {
+        let is_there =
+            layer::exists(store, diff_id)? && (*digest == diff_id.0 || blob::exists(store, digest)?);
+        if !is_there {
+            return Ok(None);
+        }
+    }
+    if reference.digest.is_none() {
+        let tag = reference.tag_or_latest().unwrap_or_default();
+        if repository.head_manifest(tag)?.as_ref() != Some(known) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Pulled {
+        reference: reference.clone(),
+        digest: known.clone(),
+        manifest: record.manifest.clone(),
+        id: described.id,
+        is_new: false,
+    }))
+}
+
+/// Whether an image is one for this platform.
+pub fn is_for(config: &ImageConfiguration, wanted: &Platform) -> bool {
+    platform_of(config).is_some_and(|own| fit(wanted, &own).is_some())
+}
+
+/// What a config says; `None` where it says nothing.
+pub fn platform_of(config: &ImageConfiguration) -> Option<Platform> {
+    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
+    let variant = config.variant().as_ref().filter(|v| !v.is_empty());
+    let text = match variant {
+        Some(variant) => format!("{os}/{architecture}/{variant}"),
+        None => format!("{os}/{architecture}"),
+    };
+    text.parse().ok()
+}
+
+/// What was asked for is an error where it is not given; what was only assumed is worth a word, unless an index said that
+/// it is right.
+fn check_platform(
+    config: &ImageConfiguration,
+    wanted: &Platform,
+    was_asked: bool,
+    is_lone: bool,
+    events: Sink<'_>,
+) -> Result<()> {
+    let Some(own) = platform_of(config) else { return Ok(()) };
+    if !is_lone || fit(wanted, &own).is_some() {
+        return Ok(());
+    }
+    if was_asked {
+        bail!("there is no image for {wanted}: there is {own}");
+    }
+    events(Event::Warning(format!("the image is for {own}, and this machine is {wanted}")));
+    Ok(())
+}
+
+/// The digest of what was asked for, and the manifest of the image that it leads to.
+fn resolve(repository: &Repository<'_>, asked: &str, wanted: &Platform) -> Result<(Digest, Manifest)> {
+    let mut found = repository.manifest(asked)?;
+    let top = found.digest.clone();
+    for _ in 0..DEPTH_LIMIT {
+        let about = || format!("cannot use the manifest {}", found.digest);
+        match kind(&found).with_context(about)? {
+            Kind::Image => return Ok((top, found)),
+            Kind::Index => {
+                let index: ImageIndex = serde_json::from_slice(&found.bytes).with_context(about)?;
+                let chosen = select(&index, wanted)?;
+                found = chosen_manifest(repository, chosen)?;
+            }
+        }
+    }
+    bail!("cannot use the index {top}: there are indexes in it, more than {DEPTH_LIMIT} deep")
+}
+
+fn chosen_manifest(repository: &Repository<'_>, chosen: &Descriptor) -> Result<Manifest> {
+    let digest = manifest::digest(chosen)?;
+    let found = repository.manifest(&digest.to_string())?;
+    if found.digest != digest {
+        bail!("cannot use the manifest {digest}: the registry sent {} in its place", found.digest);
+    }
+    if found.bytes.len() as u64 != chosen.size() {
+        bail!("cannot use the manifest {digest}: it has {} bytes, not {}", found.bytes.len(), chosen.size());
+    }
+    if found.media_type != chosen.media_type().to_string() {
+        let (own, said) = (&found.media_type, chosen.media_type());
+        bail!("cannot use the manifest {digest}: the index says that it is {said}, and it is {own}");
+    }
+    Ok(found)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Image,
+    Index,
+}
+
+/// What a document is. One that can be read as both, or is called otherwise than it calls itself, would be another image
+/// to the next who reads it (CVE-2021-41190).
+fn kind(found: &Manifest) -> Result<Kind> {
+    let document: Value = serde_json::from_slice(&found.bytes)?;
+    if document["schemaVersion"] != 2 {
+        bail!("its schemaVersion is {}, not 2", document["schemaVersion"]);
+    }
+    if let Some(own) = document["mediaType"].as_str()
+        && own != found.media_type
+    {
+        bail!("the registry says that it is {}, and it says that it is {own}", found.media_type);
+    }
+    let has = |name: &str| !document[name].is_null();
+    let kind = match found.media_type.as_str() {
+        manifest::INDEX | manifest::DOCKER_INDEX => Kind::Index,
+        manifest::MANIFEST | manifest::DOCKER_MANIFEST => Kind::Image,
+        other => bail!("{other} is not the manifest of an image"),
+    };
+    match kind {
+        Kind::Image if has("manifests") => bail!("it is both the manifest of an image and an index"),
+        Kind::Index if has("layers") || has("config") => {
+            bail!("it is both an index and the manifest of an image")
+        }
+        kind => Ok(kind),
+    }
+}
+
+/// The config's bytes: the store's, or the registry's.
+fn config(
+    store: &Store,
+    pins: &Pins,
+    repository: &Repository<'_>,
+    descriptor: &Descriptor,
+) -> Result<Vec<u8>> {
+    let digest = manifest::digest(descriptor)?;
+    let media_type = descriptor.media_type().to_string();
+    if !CONFIGS.contains(&media_type.as_str()) {
+        bail!("it is not a container image: its config is {media_type}");
+    }
+    let size = descriptor.size();
+    if size > DOCUMENT_LIMIT {
+        bail!("cannot use blob {digest}: {size} bytes are too many for a config");
+    }
+    pins.hold(store, &digest)?;
+    if blob::exists(store, &digest)?
+        && let Ok(bytes) = blob::read(store, &digest, DOCUMENT_LIMIT)
+    {
+        return Ok(bytes);
+    }
+    let open = |from| repository.blob(&digest, from).map(Opened::from);
+    let bytes = Fetch::new(&digest, size, 0, &open, &Stop::default()).read_all()?;
+    let found = Digest::of(&bytes);
+    if found != digest {
+        bail!("cannot use blob {digest}: its content has digest {found}");
+    }
+    Ok(bytes)
+}
+
+/// How a layer says that it is packed.
+fn compression(descriptor: &Descriptor) -> Result<Compression> {
+    let media_type = descriptor.media_type().to_string();
+    let about = || format!("cannot use blob {}", descriptor.digest());
+    let plain = manifest::oci_layer(&media_type).with_context(about)?;
+    match plain.rsplit_once(".tar").map(|(_, suffix)| suffix) {
+        Some("") => Ok(Compression::None),
+        Some("+gzip") => Ok(Compression::Gzip),
+        Some("+zstd") => Ok(Compression::Zstd),
+        _ => bail!("{}: a layer of type {media_type} cannot be unpacked", about()),
+    }
+}
+
+/// A layer's blob, from the registry, or where the manifest says that it is to be had.
+fn open(repository: &Repository<'_>, layer: &Wanted, from: u64) -> Result<Opened> {
+    repository.blob(&layer.digest, from).map(Opened::from)
+}
