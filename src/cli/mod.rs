@@ -1,5 +1,6 @@
 //! argv <-> text. One file per verb: flags -> options, one call, render. Nothing else in the program prints.
 
+mod ask;
 mod exec;
 mod flags;
 pub mod format;
@@ -7,6 +8,7 @@ mod image;
 mod image_copy;
 mod images;
 mod inspect;
+mod login;
 mod logs;
 mod out;
 mod parse;
@@ -17,6 +19,7 @@ mod push;
 mod registry_flags;
 mod run;
 mod run_flags;
+mod search;
 mod start;
 mod stop;
 mod system;

@@ -2,7 +2,8 @@
 
 use super::Verb;
 use super::{
-    exec, image as i, image_copy, images, inspect, logs, ps, pull, push, run, run_flags, start, stop, system,
+    exec, image as i, image_copy, images, inspect, login, logs, ps, pull, push, run, run_flags, search, start,
+    stop, system,
 };
 
 macro_rules! verb {
@@ -55,6 +56,9 @@ pub(super) static TOP: &[Verb] = &[
     PUSH,
     verb!("images", "List images", images::images_args, images::images),
     verb!("rmi", "Remove images", i::rmi_args, i::rmi),
+    verb!("login", "Log in to a registry", login::login_args, login::login),
+    verb!("logout", "Log out of a registry", login::logout_args, login::logout),
+    verb!("search", "Search a registry for images", search::search_args, search::search),
     TAG,
     UNTAG,
     HISTORY,

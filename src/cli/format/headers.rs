@@ -61,6 +61,22 @@ pub const HISTORY: &Headings = &[
 /// The columns of `history`.
 pub const HISTORY_TABLE: &str = "table {{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
 
+/// `search`
+pub const SEARCH: &Headings = &[
+    ("Name", "NAME"),
+    ("Description", "DESCRIPTION"),
+    ("StarCount", "STARS"),
+    ("IsOfficial", "OFFICIAL"),
+    ("IsAutomated", "AUTOMATED"),
+];
+/// The columns of `search`.
+pub const SEARCH_TABLE: &str = "table {{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}";
+
+/// `search --list-tags`
+pub const TAGS: &Headings = &[("Name", "NAME"), ("Tag", "TAG")];
+/// The columns of `search --list-tags`.
+pub const TAGS_TABLE: &str = "table {{.Name}}\t{{.Tag}}";
+
 /// `volume ls`
 pub const VOLUMES: &Headings = &[
     ("Name", "VOLUME NAME"),
