@@ -81,7 +81,7 @@ fn registry_options(matches: &ArgMatches, end: &str) -> Result<registry::Options
 }
 
 /// Where there is room for what has no name: /tmp may be memory.
-fn spool(host: &Host) -> PathBuf {
+pub(super) fn spool(host: &Host) -> PathBuf {
     host.env("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
 }
 

@@ -18,6 +18,11 @@ pub(super) fn inspect_args(command: Command) -> Command {
         .arg(names(true, "NAME"))
 }
 
+/// [`inspect_args`] for images alone.
+pub(super) fn image_inspect_args(command: Command) -> Command {
+    command.arg(value("format", Some('f'), "TEMPLATE", "json or a Go template")).arg(names(true, "NAME"))
+}
+
 pub(super) fn inspect_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     inspect_with(matches, session, one(matches, "type"))
 }

@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Command};
 
 use super::flags::{switch, value};
 use super::run_flags::one;
-use super::{Session, events, out, registry_flags};
+use super::{Session, events, manifest, out, registry_flags};
 use crate::engine::Engine;
 use crate::error::ResultExt;
 use crate::event::{Event, Pushing};
@@ -28,15 +28,22 @@ pub(super) fn push_args(command: Command) -> Command {
         .arg(switch("quiet", Some('q'), "Print only what the image is called there"))
         .arg(value("digestfile", None, "FILE", "Write the digest of what was pushed to FILE"))
         .arg(value("platform", None, "OS/ARCH", "Fail if the image is for another platform"))
-        .arg(
-            value("compression", None, "KIND", "gzip or zstd: pack all layers like this")
-                .alias("compression-format"),
-        )
-        .arg(value("compression-level", None, "N", "1 to 9 for gzip (6), 1 to 19 for zstd (3)"))
+        .arg(compression())
+        .arg(compression_level())
         .arg(switch("disable-content-trust", None, "Accepted for docker's sake").hide(true))
         .arg(Arg::new("image").value_name("NAME").required(true))
         .arg(Arg::new("destination").value_name("DESTINATION").help("What it is to be called there (NAME)"));
     registry_flags::add(command)
+}
+
+/// `--compression`
+pub(super) fn compression() -> Arg {
+    value("compression", None, "KIND", "gzip or zstd: pack all layers like this").alias("compression-format")
+}
+
+/// `--compression-level`
+pub(super) fn compression_level() -> Arg {
+    value("compression-level", None, "N", "1 to 9 for gzip (6), 1 to 19 for zstd (3)")
 }
 
 pub(super) fn push_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
@@ -79,7 +86,7 @@ pub(super) fn push_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
 }
 
 /// Docker's words, one line a layer and state; what changes all the time is for the display on a terminal.
-fn tell(event: Event) {
+pub(super) fn tell(event: Event) {
     let Event::Pushing { what, state } = event else { return events(event) };
     let text = match state {
         Pushing::Preparing => "Preparing".to_owned(),
@@ -93,7 +100,8 @@ fn tell(event: Event) {
     let _ = out::out(&format!("{what}: {text}\n"));
 }
 
-fn quiet(event: Event) {
+/// Nothing but what is wrong.
+pub(super) fn quiet(event: Event) {
     if let Event::Warning(_) = event {
         events(event);
     }
@@ -127,7 +135,8 @@ fn destination(text: &str) -> Result<Reference> {
 }
 
 fn single(engine: &Engine, name: &str, destination: Option<Reference>) -> Result<(Image, Reference)> {
-    let (image, by) = find_by(&engine.store, name)?;
+    let found = find_by(&engine.store, name).map_err(|e| manifest::hint_for_list(engine, name, e));
+    let (image, by) = found?;
     match (destination, by) {
         (Some(to), _) | (None, By::Name(to)) => Ok((image, to)),
         (None, _) => Err(anyhow!("cannot push {name}: it says where to, but not under which tag"))

@@ -2,8 +2,8 @@
 
 use super::Verb;
 use super::{
-    exec, image as i, image_copy, images, inspect, login, logs, ps, pull, push, run, run_flags, search, start,
-    stop, system,
+    exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps, pull, push, run,
+    run_flags, search, start, stop, system,
 };
 
 macro_rules! verb {
@@ -97,7 +97,12 @@ pub(super) static IMAGE: &[Verb] = &[
     UNTAG,
     HISTORY,
     verb!("exists", "Tell by the exit code whether an image is here", pull::exists_args, pull::exists),
-    verb!("inspect", "Show everything about images", inspect::inspect_args, inspect::image_inspect),
+    verb!(
+        "inspect",
+        "Show everything about images, here or in a registry",
+        image_inspect::inspect_args,
+        image_inspect::inspect_verb
+    ),
 ];
 
 pub(super) static SYSTEM: &[Verb] = &[verb!(
@@ -107,9 +112,41 @@ pub(super) static SYSTEM: &[Verb] = &[verb!(
     system::check::check_verb
 )];
 
+pub(super) static MANIFEST: &[Verb] = &[
+    verb!(
+        "create",
+        "Make a list of images for several platforms",
+        manifest::create_args,
+        manifest::create_verb
+    ),
+    verb!("add", "Add images to a list", manifest::add_args, manifest::add_verb),
+    verb!(
+        "annotate",
+        "Say otherwise what an image of a list is for",
+        manifest::annotate_args,
+        manifest::annotate_verb
+    ),
+    verb!("remove", "Take images out of a list", manifest::take_out_args, manifest::take_out_verb),
+    verb!(
+        "inspect",
+        "Show a list, or a registry's manifest or index",
+        manifest::inspect_args,
+        manifest::inspect_verb
+    ),
+    verb!("push", "Send a list and its images to a registry", manifest::push_args, manifest::push_verb),
+    verb!("rm", "Remove lists", manifest::rm_args, manifest::rm_verb),
+    verb!(
+        "exists",
+        "Tell by the exit code whether there is such a list",
+        manifest::exists_args,
+        manifest::exists_verb
+    ),
+];
+
 /// The groups: name, place in the help, verbs.
 pub(super) static GROUPS: &[(&str, &str, &[Verb])] = &[
     ("container", "Work with containers", CONTAINER),
     ("image", "Work with images", IMAGE),
+    ("manifest", "Work with lists of images for several platforms", MANIFEST),
     ("system", "Work with the store as a whole", SYSTEM),
 ];

@@ -25,30 +25,52 @@ pub fn inspect(store: &Store, name_or_id: &str) -> Result<Value> {
 pub fn describe(store: &Store, image: &Image) -> Result<Value> {
     let document: Value = serde_json::from_slice(&image.config_bytes)
         .with_context(|| format!("cannot read the config {}", image.id))?;
-    let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut value = json!({
-        "Id": image.id.to_string(),
-        "RepoTags": repo_tags(image),
-        "RepoDigests": repo_digests(image),
-        "Comment": comment(&document),
-        "Created": document.get("created").and_then(Value::as_str).unwrap_or(NEVER),
-        "Author": text("author"),
-        "Config": config(document.get("config")),
-        "Architecture": text("architecture"),
-        "Variant": text("variant"),
-        "Os": text("os"),
-        "Size": image.size,
-        "RootFS": {
-            "Type": "layers",
-            "Layers": image.diff_ids.iter().map(|d| d.0.to_string()).collect::<Vec<_>>(),
-        },
-        "Metadata": {"LastTagTime": last_tag_time(image)},
-        "Descriptor": descriptor(store, &image.manifest)?,
-    });
-    if let Some(version) = document.get("os.version").and_then(Value::as_str) {
-        value["OsVersion"] = Value::from(version);
+    let mut value = of_config(&document);
+    let fields = [
+        ("Id", json!(image.id.to_string())),
+        ("RepoTags", json!(repo_tags(image))),
+        ("RepoDigests", json!(repo_digests(image))),
+        ("Size", json!(image.size)),
+        (
+            "RootFS",
+            json!({
+                "Type": "layers",
+                "Layers": image.diff_ids.iter().map(|d| d.0.to_string()).collect::<Vec<_>>(),
+            }),
+        ),
+        ("Metadata", json!({"LastTagTime": last_tag_time(image)})),
+        ("Descriptor", descriptor(store, &image.manifest)?),
+    ];
+    for (name, field) in fields {
+        value.insert(name.to_owned(), field);
     }
-    Ok(value)
+    Ok(Value::Object(value))
+}
+
+/// What a config says, under docker's names, with room left for what it does not say, in docker's order.
+pub(super) fn of_config(document: &Value) -> Map<String, Value> {
+    let text = |name: &str| json!(document.get(name).and_then(Value::as_str).unwrap_or_default());
+    let mut value = Map::new();
+    let created = document.get("created").and_then(Value::as_str).unwrap_or(NEVER);
+    let fields = [
+        ("Id", Value::Null),
+        ("RepoTags", Value::Null),
+        ("RepoDigests", Value::Null),
+        ("Comment", json!(comment(document))),
+        ("Created", json!(created)),
+        ("Author", text("author")),
+        ("Config", config(document.get("config"))),
+        ("Architecture", text("architecture")),
+        ("Variant", text("variant")),
+        ("Os", text("os")),
+    ];
+    for (name, field) in fields {
+        value.insert(name.to_owned(), field);
+    }
+    if let Some(version) = document.get("os.version").and_then(Value::as_str) {
+        value.insert("OsVersion".to_owned(), json!(version));
+    }
+    value
 }
 
 /// The names that have a tag.

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use crate::event::{Event, Sink};
 use crate::oci::Digest;
 use crate::oci::image::{Descriptor, ImageIndex, ImageManifest};
-use crate::registry::{Client, Manifest};
+use crate::registry::{Client, Manifest, Repository};
 
 use super::Platform;
 use super::compression::Compression;
@@ -35,6 +35,7 @@ use super::manifest;
 use super::oci_layout;
 use super::packing::Packing;
 use super::parallel;
+use super::remote::Remote;
 use super::rewrite;
 
 use location::Location;
@@ -96,6 +97,16 @@ fn copy_between(from: End<'_>, to: End<'_>, options: &Options, events: Sink<'_>)
     Ok(top.digest)
 }
 
+/// The documents of an image in a repository, verified; nothing is copied.
+pub(super) fn look(from: Repository<'_>, tag_or_digest: String, platform: &Platform) -> Result<Remote> {
+    let source = Source::Registry(from, tag_or_digest);
+    let top = source.top()?;
+    let manifest = one_image(&source, top.clone(), platform)?;
+    let parsed = read_manifest(&manifest)?;
+    let config = source.config(&manifest::digest(parsed.config())?, parsed.config().size())?;
+    Ok(Remote { top, manifest, config })
+}
+
 /// The repository of a registry that can lend the blobs, if both ends are in one registry.
 fn lender(from: &Location, to: &Location) -> Option<String> {
     match (from, to) {
@@ -107,7 +118,7 @@ fn lender(from: &Location, to: &Location) -> Option<String> {
 }
 
 /// Whether it is an index.
-fn is_index(document: &Manifest) -> bool {
+pub(super) fn is_index(document: &Manifest) -> bool {
     matches!(document.media_type.as_str(), manifest::INDEX | manifest::DOCKER_INDEX)
 }
 
@@ -161,7 +172,8 @@ fn one_image(source: &Source<'_>, top: Manifest, platform: &Platform) -> Result<
     bail!("its indexes are more than {DEPTH_LIMIT} deep")
 }
 
-fn read_index(document: &Manifest) -> Result<ImageIndex> {
+/// An index, read.
+pub(super) fn read_index(document: &Manifest) -> Result<ImageIndex> {
     serde_json::from_slice(&document.bytes)
         .with_context(|| format!("cannot read the index {}", document.digest))
 }

@@ -315,7 +315,7 @@ fn untagged_path(store: &Store, manifest: &Digest) -> PathBuf {
 
 /// The file for a reference: percent-escaped, so that it has no `/` and does not start with `.` or `@`; one that would
 /// be longer than a file name may be is hashed instead. Read back only where the file is damaged: the reference is in it.
-fn file_name(reference: &str) -> String {
+pub fn file_name(reference: &str) -> String {
     let mut name = String::new();
     for byte in reference.bytes() {
         let plain =

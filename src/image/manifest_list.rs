@@ -1,0 +1,510 @@
+//! A manifest list: an index in the making, kept as one small file in `manifests/` until it is pushed.
+//!
+//! An entry is an image of the store or of a registry, as it was when it was added. What is made here has its digest in a
+//! registry only once it is packed, so an entry of the store may be called otherwise in the index that is pushed.
+//!
+//! Invariant: a list is changed under its lock and replaced as one step: two at once lose nothing of each other.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::error::{NotFound, ResultExt};
+use crate::event::Sink;
+use crate::fs;
+use crate::oci::Digest;
+use crate::oci::Reference;
+use crate::registry::{Action, Client};
+use crate::store::Store;
+use crate::store::blob;
+use crate::store::draft::Draft;
+use crate::store::image;
+use crate::store::image::DOCUMENT_LIMIT;
+use crate::store::image::names;
+use crate::sys::lock;
+
+use super::Platform;
+use super::manifest;
+use super::oci_layout;
+use super::packing::Packing;
+use super::push;
+use super::push::Pushed;
+use super::remote;
+use super::transfer;
+use super::transfer::location::Location;
+
+/// As many images as an index may sensibly name.
+const ENTRIES_LIMIT: usize = 1000;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// Its name in full.
+    pub name: String,
+    /// Its annotations.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Its images.
+    #[serde(default)]
+    pub entries: Vec<Entry>,
+}
+
+/// An image of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The name or id under which it was added.
+    pub image: String,
+    /// Whether the store had it.
+    pub local: bool,
+    /// What the index is to say of it: media type, digest, size, platform, annotations.
+    pub descriptor: Map<String, Value>,
+}
+
+/// What is to be said of an entry otherwise than its config does.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// `--os`
+    pub os: Option<String>,
+    /// `--arch`
+    pub architecture: Option<String>,
+    /// `--variant`
+    pub variant: Option<String>,
+    /// `--os-version`
+    pub os_version: Option<String>,
+    /// `--os-features`
+    pub os_features: Vec<String>,
+    /// `--features`
+    pub features: Vec<String>,
+    /// `--annotation`
+    pub annotations: Vec<(String, String)>,
+}
+
+/// How to push a list.
+#[derive(Debug, Clone)]
+pub struct PushOptions {
+    /// In docker's words (`Some(true)`), the specification's, or whichever its images use.
+    pub as_docker: Option<bool>,
+    /// How layers are packed that were made here.
+    pub packing: Option<Packing>,
+    /// Where unnamed files can be made.
+    pub spool: PathBuf,
+}
+
+/// Makes an empty list. One that exists is an error, unless `amend` says that it is to be gone on with.
+pub fn create(store: &Store, name: &Reference, amend: bool, annotations: &[(String, String)]) -> Result<()> {
+    let _lock = lock(store)?;
+    let mut list = match read(store, name)? {
+        Some(_) if !amend => {
+            return Err(anyhow!("cannot make the manifest list {}: there is one", name.familiar()))
+                .hint("--amend adds to it; dhow manifest rm removes it");
+        }
+        Some(list) => list,
+        None => List { name: full(name), annotations: BTreeMap::new(), entries: Vec::new() },
+    };
+    list.annotations.extend(annotations.iter().cloned());
+    write(store, name, &list)
+}
+
+/// The list of this name; [`NotFound`] of kind `manifest list` where there is none.
+pub fn find(store: &Store, name: &Reference) -> Result<List> {
+    read(store, name)?.ok_or_else(|| NotFound { kind: "manifest list", name: name.familiar() }.into())
+}
+
+/// The entry of a list that is called so, as it was added or by its digest.
+pub fn entry<'a>(list: &'a List, image: &str) -> Result<&'a Entry> {
+    Ok(&list.entries[position(list, image)?])
+}
+
+/// Whether there is a list of this name.
+pub fn exists(store: &Store, name: &Reference) -> Result<bool> {
+    Ok(fs::symlink_metadata(&path(store, name))?.is_some())
+}
+
+/// Removes a list.
+pub fn remove(store: &Store, name: &Reference) -> Result<()> {
+    let _lock = lock(store)?;
+    find(store, name)?;
+    fs::remove_file(&path(store, name))
+}
+
+/// Adds an image, or with `all` everything that an index names; of the store if it is there, else of a registry. One
+/// that the list has already is replaced.
+pub fn add(
+    store: &Store,
+    client: &Client,
+    name: &Reference,
+    image: &str,
+    all: bool,
+    changes: &Changes,
+) -> Result<Vec<Digest>> {
+    let about = || format!("cannot add {image} to {}", name.familiar());
+    // Asked before the lock is taken, since a registry may take its time.
+    find(store, name)?;
+    let mut entries = entries(store, client, image, all, changes).with_context(about)?;
+    for entry in &mut entries {
+        change(&mut entry.descriptor, changes);
+    }
+    let added = entries.iter().map(digest_of).collect::<Result<Vec<_>>>()?;
+    edit(store, name, |list| {
+        for entry in entries {
+            list.entries.retain(|old| old.descriptor.get("digest") != entry.descriptor.get("digest"));
+            list.entries.push(entry);
+        }
+        if list.entries.len() > ENTRIES_LIMIT {
+            bail!("it would have more than {ENTRIES_LIMIT} images");
+        }
+        Ok(())
+    })
+    .with_context(about)?;
+    Ok(added)
+}
+
+/// Changes what the list says of an image, which is named as it was added or by its digest.
+pub fn annotate(store: &Store, name: &Reference, image: &str, changes: &Changes) -> Result<()> {
+    let about = || format!("cannot annotate {image} in {}", name.familiar());
+    edit(store, name, |list| {
+        let at = position(list, image)?;
+        change(&mut list.entries[at].descriptor, changes);
+        Ok(())
+    })
+    .with_context(about)
+}
+
+/// Takes an image out of a list.
+pub fn take_out(store: &Store, name: &Reference, image: &str) -> Result<()> {
+    let about = || format!("cannot take {image} out of {}", name.familiar());
+    edit(store, name, |list| {
+        let at = position(list, image)?;
+        list.entries.remove(at);
+        Ok(())
+    })
+    .with_context(about)
+}
+
+/// The index that the list makes.
+pub fn index(list: &List, as_docker: Option<bool>) -> Value {
+    let is_docker = |e: &Entry| e.descriptor.get("mediaType").is_some_and(|m| m == manifest::DOCKER_MANIFEST);
+    let as_docker = as_docker.unwrap_or(!list.entries.is_empty() && list.entries.iter().all(is_docker));
+    let media_type = if as_docker { manifest::DOCKER_INDEX } else { manifest::INDEX };
+    let manifests: Vec<&Map<String, Value>> = list.entries.iter().map(|e| &e.descriptor).collect();
+    let mut index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
+    if !list.annotations.is_empty() && !as_docker {
+        index["annotations"] = json!(list.annotations);
+    }
+    index
+}
+
+/// Pushes every image of a list to the repository of `destination`, and then the index.
+pub fn push(
+    store: &Store,
+    client: &Client,
+    list: &List,
+    destination: &Reference,
+    options: &PushOptions,
+    events: Sink<'_>,
+) -> Result<Pushed> {
+    let about = || format!("cannot push the manifest list {}", destination.familiar());
+    if list.entries.is_empty() {
+        bail!("{}: it has no images", about());
+    }
+    let mut list = list.clone();
+    for entry in &mut list.entries {
+        let what = entry.image.clone();
+        push_entry(store, client, entry, destination, options, events)
+            .with_context(|| format!("cannot push {what}"))
+            .with_context(about)?;
+    }
+    let to = client.repository(destination, Action::Push).with_context(about)?;
+    let bytes = index(&list, options.as_docker).to_string().into_bytes();
+    push::put_manifest(&to, destination.tag_or_latest(), &bytes).with_context(about)
+}
+
+fn push_entry(
+    store: &Store,
+    client: &Client,
+    entry: &mut Entry,
+    destination: &Reference,
+    options: &PushOptions,
+    events: Sink<'_>,
+) -> Result<()> {
+    let digest = digest_of(entry)?;
+    if entry.local {
+        let is_here = names::Names::read(store)?.manifests().contains(&&digest);
+        if !is_here {
+            return Err(NotFound { kind: "image", name: entry.image.clone() })
+                .hint("it was removed after it was added to the list");
+        }
+        let to = client.repository(destination, Action::Push)?;
+        let pushed = push::ship(store, &to, destination, &digest, None, options.packing, events)?;
+        entry.descriptor.insert("mediaType".to_owned(), json!(pushed.media_type));
+        entry.descriptor.insert("digest".to_owned(), json!(pushed.digest.to_string()));
+        entry.descriptor.insert("size".to_owned(), json!(pushed.size));
+        return Ok(());
+    }
+    let from: Reference = entry.image.parse()?;
+    let at =
+        |reference: &Reference| Reference { tag: None, digest: Some(digest.clone()), ..reference.clone() };
+    let (from, to) = (Location::Registry(at(&from)), Location::Registry(at(destination)));
+    if from == to {
+        return match client.repository(destination, Action::Pull)?.head_manifest(&digest.to_string())? {
+            Some(_) => Ok(()),
+            None => Err(NotFound { kind: "manifest", name: digest.to_string() }.into()),
+        };
+    }
+    let options = transfer::Options {
+        all: true,
+        platform: Platform::host(),
+        packing: Packing::default(),
+        spool: options.spool.clone(),
+    };
+    transfer::copy((&from, client), (&to, client), &options, events).map(drop)
+}
+
+/// What an image makes in a list.
+fn entries(store: &Store, client: &Client, image: &str, all: bool, changes: &Changes) -> Result<Vec<Entry>> {
+    let (transport, name) = match image.strip_prefix("docker://") {
+        Some(name) => (true, name),
+        None => (false, image),
+    };
+    if !transport {
+        match local(store, name) {
+            Ok(entry) => return Ok(vec![entry]),
+            Err(error) if error.is::<NotFound>() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let reference = name.parse::<Reference>()?.with_default_tag();
+    let entry = |descriptor: Value| -> Result<Entry> {
+        let Value::Object(descriptor) = descriptor else { bail!("a descriptor is not an object") };
+        Ok(Entry { image: reference.to_string(), local: false, descriptor })
+    };
+    let top = remote::document(client, &reference)?;
+    if all && transfer::is_index(&top) {
+        return transfer::read_index(&top)?
+            .manifests()
+            .iter()
+            .filter(|d| oci_layout::is_image(d))
+            .map(|d| entry(serde_json::to_value(d).context("cannot read the index")?))
+            .collect();
+    }
+    // Where it is for many, what is said of it says which one is meant.
+    let host = Platform::host();
+    let platform = Platform {
+        os: changes.os.clone().unwrap_or(host.os),
+        architecture: changes.architecture.clone().unwrap_or(host.architecture),
+        variant: changes.variant.clone(),
+    };
+    let found = remote::image(client, &reference, &platform)?;
+    let mut descriptor = remote::descriptor(&found.manifest);
+    descriptor["platform"] = remote::platform_of(&found.config)?;
+    Ok(vec![entry(descriptor)?])
+}
+
+/// The entry for an image of the store.
+fn local(store: &Store, name: &str) -> Result<Entry> {
+    let (image, by) = image::find::find_by(store, name)?;
+    let bytes = blob::read(store, &image.manifest, DOCUMENT_LIMIT)?;
+    let mut descriptor = Map::new();
+    descriptor.insert("mediaType".to_owned(), json!(manifest::media_type(&bytes)?));
+    descriptor.insert("digest".to_owned(), json!(image.manifest.to_string()));
+    descriptor.insert("size".to_owned(), json!(bytes.len()));
+    descriptor.insert("platform".to_owned(), remote::platform_of(&image.config_bytes)?);
+    let name = match by {
+        image::find::By::Name(name) => name.to_string(),
+        _ => name.to_owned(),
+    };
+    Ok(Entry { image: name, local: true, descriptor })
+}
+
+fn change(descriptor: &mut Map<String, Value>, changes: &Changes) {
+    let Changes { os, architecture, variant, os_version, os_features, features, annotations } = changes;
+    let texts =
+        [("os", os), ("architecture", architecture), ("variant", variant), ("os.version", os_version)];
+    let lists = [("os.features", os_features), ("features", features)];
+    let has_any = texts.iter().any(|(_, v)| v.is_some()) || lists.iter().any(|(_, v)| !v.is_empty());
+    if has_any {
+        let platform = descriptor.entry("platform").or_insert_with(|| json!({"architecture": "", "os": ""}));
+        for (name, value) in texts {
+            if let Some(value) = value {
+                platform[name] = json!(value);
+            }
+        }
+        for (name, value) in lists.into_iter().filter(|(_, value)| !value.is_empty()) {
+            platform[name] = json!(value);
+        }
+    }
+    if !annotations.is_empty() {
+        let own = descriptor.entry("annotations").or_insert_with(|| json!({}));
+        for (key, value) in annotations {
+            own[key] = json!(value);
+        }
+    }
+}
+
+/// The entry that is meant: as it was added, by its digest, or by the name of an image of the store.
+fn position(list: &List, image: &str) -> Result<usize> {
+    let wanted = image.strip_prefix("docker://").unwrap_or(image);
+    let reference = wanted.parse::<Reference>().ok().map(Reference::with_default_tag);
+    let fits = |entry: &Entry| {
+        let digest = entry.descriptor.get("digest").and_then(Value::as_str).unwrap_or_default();
+        let by_digest = digest == wanted || digest.strip_prefix("sha256:") == Some(wanted);
+        let by_name = reference.as_ref().is_some_and(|r| match &r.digest {
+            Some(own) => own.to_string() == digest,
+            None => r.to_string() == entry.image,
+        });
+        by_digest || by_name || entry.image == wanted
+    };
+    let found: Vec<usize> = (0..list.entries.len()).filter(|at| fits(&list.entries[*at])).collect();
+    match found[..] {
+        [at] => Ok(at),
+        [] => Err(NotFound { kind: "image in the list", name: image.to_owned() }.into()),
+        _ => Err(anyhow!("{} images in the list are called so", found.len())).hint("name it by its digest"),
+    }
+}
+
+fn digest_of(entry: &Entry) -> Result<Digest> {
+    let text = entry.descriptor.get("digest").and_then(Value::as_str).unwrap_or_default();
+    text.parse().with_context(|| format!("cannot use {}", entry.image))
+}
+
+fn edit(store: &Store, name: &Reference, change: impl FnOnce(&mut List) -> Result<()>) -> Result<()> {
+    let _lock = lock(store)?;
+    let mut list = find(store, name)?;
+    change(&mut list)?;
+    write(store, name, &list)
+}
+
+fn full(name: &Reference) -> String {
+    name.clone().with_default_tag().to_string()
+}
+
+fn dir(store: &Store) -> PathBuf {
+    store.data.join("manifests")
+}
+
+fn path(store: &Store, name: &Reference) -> PathBuf {
+    dir(store).join(names::file_name(&full(name)))
+}
+
+fn lock(store: &Store) -> Result<File> {
+    fs::create_dir_all(&dir(store), 0o700)?;
+    let path = dir(store).join(".lock");
+    let file = fs::open_or_create(&path, 0o600)?;
+    lock::acquire(&file, lock::Kind::Exclusive).with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
+fn read(store: &Store, name: &Reference) -> Result<Option<List>> {
+    let path = path(store, name);
+    let Some(text) = fs::read_to_string_if_exists(&path)? else { return Ok(None) };
+    serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display())).map(Some)
+}
+
+/// Replaces the file, durably.
+fn write(store: &Store, name: &Reference, list: &List) -> Result<()> {
+    let path = path(store, name);
+    let about = || format!("cannot write {}", path.display());
+    let draft = Draft::new(store)?;
+    let made = draft.path().join("list");
+    let mut file = fs::create_new(&made, 0o600)?;
+    file.write_all(&serde_json::to_vec(list).with_context(about)?).with_context(about)?;
+    file.sync_data().with_context(about)?;
+    fs::rename(&made, &path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Ids;
+    use crate::store::tests::Scratch;
+
+    fn added(image: &str, media_type: &str) -> Entry {
+        let Value::Object(descriptor) = json!({
+            "mediaType": media_type, "digest": Digest::of(image.as_bytes()).to_string(), "size": 1,
+        }) else {
+            unreachable!()
+        };
+        Entry { image: image.to_owned(), local: false, descriptor }
+    }
+
+    fn name(text: &str) -> Reference {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn lists_are_made_changed_and_removed() {
+        let scratch = Scratch::new(Ids::Root);
+        let (store, list) = (&scratch.store, name("reg:5000/a/list"));
+        assert!(find(store, &list).unwrap_err().is::<NotFound>());
+        create(store, &list, false, &[]).unwrap();
+        assert!(create(store, &list, false, &[]).is_err());
+        create(store, &list, true, &[("k".into(), "v".into())]).unwrap();
+        assert!(exists(store, &name("reg:5000/a/list:latest")).unwrap());
+        edit(store, &list, |l| {
+            l.entries.push(added("docker.io/library/one:latest", manifest::MANIFEST));
+            Ok(())
+        })
+        .unwrap();
+        let changes = Changes {
+            architecture: Some("arm".into()),
+            variant: Some("v7".into()),
+            annotations: vec![("a".into(), "b".into())],
+            ..Changes::default()
+        };
+        annotate(store, &list, "one", &changes).unwrap();
+        assert!(annotate(store, &list, "two", &changes).is_err());
+        let made = index(&find(store, &list).unwrap(), None);
+        let image = &made["manifests"][0];
+        assert_eq!(image["platform"], json!({"architecture": "arm", "os": "", "variant": "v7"}));
+        assert_eq!([&image["annotations"]["a"], &made["annotations"]["k"]], ["b", "v"]);
+        take_out(store, &list, image["digest"].as_str().unwrap()).unwrap();
+        assert!(find(store, &list).unwrap().entries.is_empty());
+        remove(store, &list).unwrap();
+        assert!(!exists(store, &list).unwrap());
+        assert!(remove(store, &list).unwrap_err().is::<NotFound>());
+        assert!(scratch.is_tidy());
+    }
+
+    #[test]
+    fn two_at_once_lose_nothing() {
+        let scratch = Scratch::new(Ids::Root);
+        let (store, list) = (&scratch.store, name("list"));
+        create(store, &list, false, &[]).unwrap();
+        std::thread::scope(|scope| {
+            for half in 0..2 {
+                let list = &list;
+                scope.spawn(move || {
+                    for n in 0..20 {
+                        let add = |l: &mut List| {
+                            l.entries.push(added(&format!("{half}-{n}"), manifest::MANIFEST));
+                            Ok(())
+                        };
+                        edit(store, list, add).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(find(store, &list).unwrap().entries.len(), 40);
+    }
+
+    #[test]
+    fn an_index_speaks_as_its_images_do() {
+        let docker = added("a", manifest::DOCKER_MANIFEST);
+        let oci = added("b", manifest::MANIFEST);
+        let check = |entries: &[&Entry], as_docker: Option<bool>, want: &str| {
+            let entries = entries.iter().map(|e| (*e).clone()).collect();
+            let list = List { name: "x".into(), annotations: BTreeMap::new(), entries };
+            assert_eq!(index(&list, as_docker)["mediaType"], want);
+        };
+        check(&[&docker], None, manifest::DOCKER_INDEX);
+        check(&[&docker, &oci], None, manifest::INDEX);
+        check(&[&docker], Some(false), manifest::INDEX);
+        check(&[&oci], Some(true), manifest::DOCKER_INDEX);
+        check(&[], None, manifest::INDEX);
+    }
+}
