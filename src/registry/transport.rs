@@ -44,7 +44,7 @@ const GREETING: Duration = Duration::from_secs(3);
 const MAX_REDIRECTS: u32 = 10;
 
 /// One read(2): large, since a pull is made of them.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 512 << 10;
 
 /// What a connection to a registry must be like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -37,11 +37,11 @@ impl Repository<'_> {
     /// Begins to fetch a blob, from the byte `from` if the registry can. A stream that is cut (see
     /// [`Cut`](crate::registry::Cut)) is the caller's to go on with, by calling again.
     pub fn blob(&self, digest: &Digest, from: u64) -> Result<BlobStream> {
-        self.each(|place| {
+        let begun = self.each(|place| {
             let url = self.url(place, &format!("blobs/{digest}"))?;
             self.fetch(place, digest, from, |call| self.exchange(place, call), url)
-        })
-        .with_context(|| format!("cannot get {digest} of {}", self.name()))
+        });
+        Self::about(begun, || format!("cannot get {digest} of {}", self.name()))
     }
 
     /// The same from an address that a descriptor names (foreign layers): without credentials.

@@ -51,12 +51,12 @@ impl Repository<'_> {
     /// Gets a manifest or an index by tag or digest: at most 8 MiB; verified where it is asked for by digest, or where the
     /// registry says the digest. [`NotFound`] of kind `manifest` where there is none; schema 1 is refused.
     pub fn manifest(&self, tag_or_digest: &str) -> Result<Manifest> {
-        self.each(|place| {
+        let got = self.each(|place| {
             let call = self.manifest_call(place, Method::GET, tag_or_digest)?;
             let response = self.exchange(place, &call)?;
             self.read_manifest(place, tag_or_digest, response)
-        })
-        .with_context(|| format!("cannot get {}", self.with(tag_or_digest)))
+        });
+        Self::about(got, || format!("cannot get {}", self.with(tag_or_digest)))
     }
 
     /// The digest behind a tag, without its bytes where the registry allows; `None` where there is no such tag.

@@ -104,6 +104,11 @@ impl<'a> Repository<'a> {
         self.places.last().ok_or_else(|| anyhow!("{} is nowhere", self.name()))
     }
 
+    /// Says what was tried, unless the error says that there is no such thing, which says it all.
+    fn about<T>(result: Result<T>, what: impl Fn() -> String) -> Result<T> {
+        result.map_err(|e| if e.downcast_ref::<NotFound>().is_some() { e } else { e.context(what()) })
+    }
+
     /// The error for an answer that is no success.
     fn refusal(&self, place: &Place, response: Response) -> anyhow::Error {
         self.client.refusal(place, &place.repository, response)

@@ -31,7 +31,7 @@ struct Tags {
 impl Repository<'_> {
     /// All tags, as the registry lists them. [`NotFound`] of kind `repository` where there is none.
     pub fn tags(&self) -> Result<Vec<String>> {
-        self.each(|place| {
+        let listed = self.each(|place| {
             let url = self.url(place, "tags/list?n=1000")?;
             let not_found = || NotFound { kind: "repository", name: self.name() }.into();
             list(
@@ -41,8 +41,8 @@ impl Repository<'_> {
                 &|response| if response.status == 404 { not_found() } else { self.refusal(place, response) },
                 &|page| Ok(serde_json::from_slice::<Tags>(page)?.tags.unwrap_or_default()),
             )
-        })
-        .with_context(|| format!("cannot list the tags of {}", self.name()))
+        });
+        Self::about(listed, || format!("cannot list the tags of {}", self.name()))
     }
 }
 

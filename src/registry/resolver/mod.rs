@@ -39,9 +39,12 @@ const MAX_ADDRESSES: usize = 16;
 /// Clones share both.
 #[derive(Clone, Default)]
 pub struct Resolver {
-    files: Arc<OnceLock<(HashMap<String, Vec<IpAddr>>, Configuration)>>,
+    files: Arc<OnceLock<Files>>,
     found: Arc<Mutex<HashMap<String, Vec<IpAddr>>>>,
 }
+
+/// What the two files say: hosts, and whom to ask for others.
+type Files = (HashMap<String, Vec<IpAddr>>, Configuration);
 
 /// Why a host has no address.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +109,7 @@ impl Resolver {
         Ok(addresses)
     }
 
-    fn files(&self) -> &(HashMap<String, Vec<IpAddr>>, Configuration) {
+    fn files(&self) -> &Files {
         self.files.get_or_init(|| {
             // A file that cannot be read is as good as none: whatever it would have said, the error names the host.
             let text =
