@@ -15,6 +15,7 @@ mod manifest;
 mod out;
 mod parse;
 mod progress;
+mod prompt;
 mod ps;
 mod pull;
 mod push;

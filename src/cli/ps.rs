@@ -104,7 +104,7 @@ fn is_image(c: &Listed, wanted: &str) -> bool {
         || full(name).is_some_and(|n| full(wanted) == Some(n))
 }
 
-fn row(c: &Listed, no_trunc: bool) -> serde_json::Value {
+pub(super) fn row(c: &Listed, no_trunc: bool) -> serde_json::Value {
     let now = Timestamp::now();
     let record = &c.record;
     let status = match &c.status {

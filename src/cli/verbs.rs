@@ -76,6 +76,12 @@ pub(super) static CONTAINER: &[Verb] = &[
     LOGS,
     verb!("ls", "List containers", ps::ps_args, ps::ps_verb, "ps", "list"),
     verb!("inspect", "Show everything about containers", inspect::inspect_args, inspect::container_inspect),
+    verb!(
+        "prune",
+        "Remove all containers that do not run",
+        system::prune::container_args,
+        system::prune::container_prune
+    ),
 ];
 
 pub(super) static IMAGE: &[Verb] = &[
@@ -103,14 +109,25 @@ pub(super) static IMAGE: &[Verb] = &[
         image_inspect::inspect_args,
         image_inspect::inspect_verb
     ),
+    verb!(
+        "prune",
+        "Remove images that are not in use",
+        system::prune::image_args,
+        system::prune::image_prune
+    ),
 ];
 
-pub(super) static SYSTEM: &[Verb] = &[verb!(
-    "check",
-    "Look whether everything in the store is whole, and repair it",
-    system::check::check_args,
-    system::check::check_verb
-)];
+pub(super) static SYSTEM: &[Verb] = &[
+    verb!("df", "Show what takes room on the disk", system::df::df_args, system::df::df_verb),
+    verb!(
+        "check",
+        "Look whether everything in the store is whole, and repair it",
+        system::check::check_args,
+        system::check::check_verb
+    ),
+    verb!("prune", "Remove what is not in use", system::prune::system_args, system::prune::system_prune),
+    verb!("reset", "Remove everything", system::prune::reset_args, system::prune::reset_verb),
+];
 
 pub(super) static MANIFEST: &[Verb] = &[
     verb!(

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod name;
 pub mod reap;
 pub mod remove;
+pub mod reset;
 pub mod start;
 pub mod stop;
 pub mod wait;

@@ -46,6 +46,7 @@ pub mod tar_members;
 mod tests;
 pub mod transfer;
 pub mod upload;
+pub mod usage;
 
 use std::fs::File;
 use std::path::PathBuf;

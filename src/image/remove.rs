@@ -80,6 +80,59 @@ pub fn remove(store: &Store, names_or_ids: &[String], options: &Options) -> Resu
     Ok(outcome)
 }
 
+/// Removes all images that have no name and no container, or with `all` those of any name; of these, what `is_chosen`
+/// says. Then frees what nobody needs.
+pub fn prune(
+    store: &Store,
+    options: &Options,
+    all: bool,
+    is_chosen: &dyn Fn(&Entry) -> bool,
+) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let is_used = |image: &Entry| options.in_use.iter().any(|u| u.image == *image.id());
+    let goes = |image: &Entry| {
+        !image.is_read_only && (all || image.named.is_empty()) && !is_used(image) && is_chosen(image)
+    };
+    for image in find::entries(store)?.iter().filter(|image| goes(image)) {
+        match prune_one(store, image, &goes) {
+            Ok(removed) => outcome.removed.extend(removed),
+            Err(error) => outcome.errors.push(error),
+        }
+    }
+    outcome.freed = gc::sweep_counted(store, &options.diff_ids())?;
+    Ok(outcome)
+}
+
+fn prune_one(store: &Store, image: &Entry, goes: &dyn Fn(&Entry) -> bool) -> Result<Vec<Removed>> {
+    let lock = names::Lock::new(store)?;
+    // It may have been given a name, or be gone, since we looked.
+    let now = match find::entry_by(store, &image.id().to_string()) {
+        Ok((now, _)) if goes(&now) => now,
+        _ => return Ok(Vec::new()),
+    };
+    let own = own_names(store, &now)?;
+    remove_names(store, &lock, &now, &own.iter().collect::<Vec<_>>(), true)
+}
+
+fn remove_names(
+    store: &Store,
+    lock: &names::Lock,
+    image: &Entry,
+    goes: &[&Reference],
+    is_last: bool,
+) -> Result<Vec<Removed>> {
+    let mut removed = Vec::new();
+    for name in goes {
+        names::forget(store, lock, name)?;
+        removed.push(Removed::Untagged((*name).clone()));
+    }
+    if is_last {
+        forget_untagged(store, lock, image)?;
+        removed.push(Removed::Deleted(image.id().clone()));
+    }
+    Ok(removed)
+}
+
 fn remove_one(store: &Store, name_or_id: &str, options: &Options) -> Result<Vec<Removed>> {
     // Held from looking at the names until the last one is gone: two removers must not each leave it to the other.
     let lock = names::Lock::new(store)?;
@@ -108,16 +161,7 @@ fn remove_one(store: &Store, name_or_id: &str, options: &Options) -> Result<Vec<
     if is_last {
         check_not_in_use(&image, name_or_id, options)?;
     }
-    let mut removed = Vec::new();
-    for name in &goes {
-        names::forget(store, &lock, name)?;
-        removed.push(Removed::Untagged((*name).clone()));
-    }
-    if is_last {
-        forget_untagged(store, &lock, &image)?;
-        removed.push(Removed::Deleted(image.id().clone()));
-    }
-    Ok(removed)
+    remove_names(store, &lock, &image, &goes, is_last)
 }
 
 /// A name whose file is damaged can still be taken away; what it stood for is nobody's to know.

@@ -56,6 +56,11 @@ pub fn hold_off(store: &Store) -> Result<HoldOff> {
     lock_file(store, lock::Kind::Shared).map(|file| HoldOff { _file: file })
 }
 
+/// Waits for all publishers and sweeps, and keeps them off: for what changes the whole store.
+pub fn exclusive(store: &Store) -> Result<HoldOff> {
+    lock_file(store, lock::Kind::Exclusive).map(|file| HoldOff { _file: file })
+}
+
 /// Frees every blob and layer that no image, no pin, no container and none of `in_use` needs.
 pub fn sweep(store: &Store, in_use: &[DiffId]) -> Result<Freed> {
     sweep_with(store, in_use, false)

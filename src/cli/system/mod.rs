@@ -1,3 +1,5 @@
 //! The verbs for the store as a whole.
 
 pub(super) mod check;
+pub(super) mod df;
+pub(super) mod prune;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, fstat, statat};
+use rustix::io::Errno;
 
 use super::beneath;
 
@@ -16,7 +17,11 @@ pub fn of(path: &Path) -> Result<u64> {
     let mut todo: Vec<Vec<u8>> = vec![Vec::new()];
     while let Some(path) = todo.pop() {
         let about = || format!("cannot look into {}", String::from_utf8_lossy(&path));
-        let dir = beneath::open(&root, &path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(about)?;
+        let dir = match beneath::open(&root, &path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            // Removed since its name was read: what is counted may be in use.
+            Err(Errno::NOENT) => continue,
+            dir => dir.with_context(about)?,
+        };
         usage.add(&fstat(&dir).with_context(about)?);
         for entry in Dir::read_from(&dir).with_context(about)? {
             let entry = entry.with_context(about)?;
@@ -24,7 +29,10 @@ pub fn of(path: &Path) -> Result<u64> {
             if name == b"." || name == b".." {
                 continue;
             }
-            let stat = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).with_context(about)?;
+            let stat = match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                stat => stat.with_context(about)?,
+            };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 usage.add(&stat);
             } else if path.is_empty() {

@@ -1,0 +1,28 @@
+//! reset: nothing is left of the store but its directory.
+
+use anyhow::{Context, Result, bail};
+
+use super::{Engine, reap};
+use crate::fs;
+use crate::store::container::{self, ContainerDir, Status};
+use crate::store::gc;
+
+/// Removes everything. An error, with nothing removed, while a container runs.
+pub fn reset(engine: &Engine) -> Result<()> {
+    let store = &engine.store;
+    for id in container::ids(store)? {
+        let dir = ContainerDir::of(store, &id);
+        if let Ok(Status::Running(_) | Status::Starting) = reap::decided(store, &dir) {
+            bail!("cannot reset the store: container {} is running", &id[..12.min(id.len())]);
+        }
+    }
+    // Whoever is publishing comes to an end first; whoever comes later finds an empty store.
+    let _alone = gc::exclusive(store)?;
+    for name in fs::read_dir(&store.data)? {
+        let path = store.data.join(&name);
+        let is_dir = fs::symlink_metadata(&path)?.is_some_and(|meta| meta.is_dir());
+        let removed = if is_dir { fs::remove_tree(&path) } else { fs::remove_file(&path) };
+        removed.context("cannot reset the store")?;
+    }
+    Ok(())
+}
