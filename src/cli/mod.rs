@@ -39,6 +39,7 @@ use crate::engine::Engine;
 use crate::error::{self, ExitWith};
 use crate::event::Event;
 use crate::host::Host;
+use crate::store::additional;
 use crate::userns::{self, Entering};
 
 /// A verb: its name, its place in the help, its flags, what it does.
@@ -54,12 +55,20 @@ pub(crate) struct Verb {
 /// What a verb gets.
 pub(crate) struct Session {
     pub(crate) host: Host,
+    /// Stores that are only read.
+    additional_stores: Vec<PathBuf>,
 }
 
 impl Session {
     /// The engine, for verbs that only read.
     pub(crate) fn engine(&mut self) -> Result<Engine> {
-        Engine::open(self.host.clone())
+        self.open()
+    }
+
+    fn open(&self) -> Result<Engine> {
+        let mut engine = Engine::open(self.host.clone())?;
+        engine.store.additional.clone_from(&self.additional_stores);
+        Ok(engine)
     }
 
     /// The engine, root of a user name space if we are not root: for verbs that make, start or remove.
@@ -72,7 +81,7 @@ impl Session {
     /// The same for a verb that has something to read while the ids are being mapped.
     pub(crate) fn engine_entering(&mut self) -> Result<(Engine, Entering)> {
         let entering = userns::begin(&mut self.host)?;
-        Ok((Engine::open(self.host.clone())?, entering))
+        Ok((self.open()?, entering))
     }
 }
 
@@ -156,6 +165,13 @@ fn command() -> Command {
                 .global(false)
                 .value_parser(clap::value_parser!(PathBuf))
                 .help("Keep all state in DIR [env: DHOW_ROOT]"),
+        )
+        .arg(
+            Arg::new("storage-opt")
+                .long("storage-opt")
+                .value_name("KEY=VALUE")
+                .action(clap::ArgAction::Append)
+                .help("additionalimagestore=DIR: use the images of another store, which is only read"),
         );
     // Each verb's flags are only built when it is the one that was typed: building all costs milliseconds.
     let sub = |verb: &Verb, name: &'static str| {
@@ -174,7 +190,9 @@ fn command() -> Command {
 
 fn dispatch(matches: &ArgMatches) -> Result<u8> {
     let host = Host::probe(matches.get_one::<PathBuf>("root").map(PathBuf::as_path))?;
-    let mut session = Session { host };
+    let options: Vec<String> = matches.get_many("storage-opt").into_iter().flatten().cloned().collect();
+    let additional_stores = additional::stores(&host, &options)?;
+    let mut session = Session { host, additional_stores };
     let (name, sub) = matches.subcommand().unwrap_or(("", matches));
     let (table, name, sub) = match verbs::GROUPS.iter().find(|(group, ..)| *group == name) {
         Some((_, _, table)) => grouped(table, sub),

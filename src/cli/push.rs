@@ -152,7 +152,7 @@ fn all_tags(engine: &Engine, name: &str) -> Result<Vec<(Image, Reference)>> {
             .hint(format!("dhow push -a {}", wanted.familiar_repository()));
     }
     let mut jobs = Vec::new();
-    for named in Names::read(&engine.store)?.named {
+    for named in Names::visible(&engine.store)?.named {
         let reference = named.reference;
         let same = reference.registry == wanted.registry && reference.repository == wanted.repository;
         if same && reference.tag.is_some() && reference.digest.is_none() {

@@ -22,6 +22,7 @@ use crate::store::gc;
 use crate::store::image;
 use crate::store::image::Image;
 use crate::store::layer;
+use crate::store::pin::Pins;
 
 /// What a container is to be made from and how.
 #[derive(Debug, Clone)]
@@ -124,6 +125,7 @@ pub fn plan(engine: &Engine, wanted: CreateOptions) -> Result<Planned> {
         name: String::new(),
         created: Timestamp::now(),
         source,
+        additional_stores: Vec::new(),
         user,
         has_home: env.iter().any(|e| e.starts_with("HOME=")),
         auto_remove: wanted.auto_remove,
@@ -159,9 +161,10 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
         ("hosts", hosts.as_bytes()),
         ("resolv.conf", resolv_conf.as_bytes()),
     ];
+    let pins = take_home(store, &record.source)?;
     // From looking whether the layers are there until a record says that they are needed.
     let held_off = gc::hold_off(store)?;
-    check_layers(store, &record.source)?;
+    check_layers(store, &mut record)?;
     let (dir, lock) = match name {
         Some(name) => {
             record.name = name;
@@ -169,7 +172,7 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
         }
         None => create_unnamed(engine, &mut record, &files)?,
     };
-    drop(held_off);
+    drop((held_off, pins));
     let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
     Ok(Created { dir, record, resources, lock })
 }
@@ -219,16 +222,41 @@ fn source(engine: &Engine, from: &From) -> Result<(Source, Option<ImageConfigura
     }
 }
 
-/// The image may have been removed since it was found, or a layer of it been lost.
-fn check_layers(store: &Store, source: &Source) -> Result<()> {
-    let Source::Image { name, diff_ids, .. } = source else { return Ok(()) };
+/// Layers of an additional store whose files are another user's cannot lie under a container of ours, which would see them
+/// with the wrong owners: our own store gets them. What is returned is to be held until the container is there.
+fn take_home(store: &Store, source: &Source) -> Result<Option<Pins>> {
+    let Source::Image { name, diff_ids, .. } = source else { return Ok(None) };
+    let mut pins = None;
     for diff_id in diff_ids {
-        if !layer::exists(store, diff_id)? {
-            return Err(anyhow!("its layer {} is missing", diff_id.0))
-                .with_context(|| format!("cannot run {name}"))
-                .hint("dhow system check --repair looks for it, and brings it back if that can be done");
+        if store.additional.is_empty() || layer::is_mountable(store, diff_id)? {
+            continue;
+        }
+        let pins = match &mut pins {
+            Some(pins) => pins,
+            None => pins.insert(Pins::new(store)?),
+        };
+        pins.hold(store, &diff_id.0)?;
+        layer::take_home(store, diff_id).with_context(|| format!("cannot run {name}"))?;
+    }
+    Ok(pins)
+}
+
+/// The image may have been removed since it was found, or a layer of it been lost. Notes which other stores are needed.
+fn check_layers(store: &Store, record: &mut Record) -> Result<()> {
+    let Source::Image { name, diff_ids, .. } = &record.source else { return Ok(()) };
+    for diff_id in diff_ids {
+        match layer::store_with(store, diff_id)? {
+            Some(data) if data != store.data => record.additional_stores.push(data.to_owned()),
+            Some(_) => {}
+            None => {
+                return Err(anyhow!("its layer {} is missing", diff_id.0))
+                    .with_context(|| format!("cannot run {name}"))
+                    .hint("dhow system check --repair looks for it, and brings it back if that can be done");
+            }
         }
     }
+    record.additional_stores.sort();
+    record.additional_stores.dedup();
     Ok(())
 }
 

@@ -18,8 +18,9 @@ pub fn reset(engine: &Engine) -> Result<()> {
     }
     // Whoever is publishing comes to an end first; whoever comes later finds an empty store.
     let _alone = gc::exclusive(store)?;
-    for name in fs::read_dir(&store.data)? {
-        let path = store.data.join(&name);
+    // By name: the directory may be one where other things lie, too.
+    for name in crate::store::ENTRIES {
+        let path = store.data.join(name);
         let is_dir = fs::symlink_metadata(&path)?.is_some_and(|meta| meta.is_dir());
         let removed = if is_dir { fs::remove_tree(&path) } else { fs::remove_file(&path) };
         removed.context("cannot reset the store")?;

@@ -113,7 +113,7 @@ fn matches(store: &Store, name_or_id: &str) -> Result<Vec<(Image, Option<Referen
         && repository.tag.is_none()
         && repository.digest.is_none()
     {
-        let names = image::names::Names::read(store)?.named;
+        let names = image::names::Names::visible(store)?.named;
         let mut all = Vec::new();
         for named in names {
             let same = named.reference.registry == repository.registry

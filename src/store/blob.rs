@@ -51,7 +51,7 @@ impl Writer {
     /// Begins an empty blob.
     pub fn new(store: &Store) -> Result<Writer> {
         let draft = Draft::new(store)?;
-        let file = fs::create_new(&draft.path().join(CONTENT), 0o600)?;
+        let file = fs::create_new(&draft.path().join(CONTENT), 0o644)?;
         Ok(Writer { draft, file, hasher: Sha256::new(), size: 0 })
     }
 

@@ -39,6 +39,9 @@ pub struct Record {
     pub created: Timestamp,
     /// Where its root comes from.
     pub source: Source,
+    /// Other stores that layers of it lie in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub additional_stores: Vec<PathBuf>,
     /// `user[:group]` as typed or as the image has it.
     pub user: String,
     /// Whether the user of -e HOME is kept: false lets the user's home be looked up.

@@ -5,6 +5,7 @@
 //!
 //! Invariant: DATA is one file system (every publication is a rename) and belongs to us alone (mode 0700).
 
+pub mod additional;
 pub mod blob;
 pub mod container;
 pub mod draft;
@@ -26,6 +27,20 @@ use anyhow::{Context, Result};
 use crate::fs;
 use crate::host::{Host, Ids};
 
+/// What a store may have in its directory, of all versions.
+pub const ENTRIES: &[&str] = &[
+    "containers",
+    "names",
+    "names.lock",
+    "ephemeral",
+    "images",
+    "layers",
+    "blobs",
+    "partial",
+    "shipped",
+    "tmp",
+];
+
 /// Where the state lies, and how ids are mapped while it is read and written.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -45,8 +60,13 @@ impl Store {
 
     /// The store in `data`; makes the directories that are missing.
     pub fn at(data: &Path, ids: Ids) -> Result<Store> {
-        for dir in ["blobs/sha256", "partial", "layers", "images", "containers", "names", "ephemeral", "tmp"]
-        {
+        // It alone guards all: so a person who wants others to use the images opens this one directory to them, and
+        // still nothing but what images are made of.
+        fs::create_dir_all(data, 0o700)?;
+        for dir in ["blobs", "blobs/sha256", "layers", "images"] {
+            fs::create_dir_all(&data.join(dir), 0o755)?;
+        }
+        for dir in ["partial", "containers", "names", "ephemeral", "tmp"] {
             fs::create_dir_all(&data.join(dir), 0o700)?;
         }
         Ok(Store { data: data.to_owned(), ids, additional: Vec::new() })

@@ -54,7 +54,7 @@ fn take(
     let path = path(store, digest);
     let about = || format!("cannot lock {}", path.display());
     loop {
-        let file = fs::open_or_create(&path, 0o600)?;
+        let file = fs::open_or_create(&path, 0o644)?;
         if !acquire(&file).with_context(about)? {
             return Ok(None);
         }
@@ -134,6 +134,34 @@ pub fn sweep(store: &Store, unused_for: Duration) -> Result<Vec<Digest>> {
         }
     }
     Ok(removed)
+}
+
+/// The partials that nobody fetches and that are of no use any more: the blob is there, or nobody has gone on for
+/// [`KEPT`].
+pub fn dead(store: &Store) -> Result<Vec<Digest>> {
+    let mut found = Vec::new();
+    for digest in list(store)? {
+        let Ok(file) = File::open(path(store, &digest)) else { continue };
+        let is_held =
+            lock::is_held(&file).with_context(|| format!("cannot look at the partial of {digest}"))?;
+        let age =
+            file.metadata().and_then(|m| m.modified()).ok().map(|m| m.elapsed().unwrap_or(Duration::MAX));
+        let is_old = age.is_some_and(|age| age >= KEPT);
+        if !is_held && (is_old || super::blob::is_own(store, &digest)?) {
+            found.push(digest);
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what [`dead`] names.
+pub fn sweep_dead(store: &Store) -> Result<()> {
+    for digest in dead(store)? {
+        if let Some(partial) = claim(store, &digest)? {
+            partial.clear()?;
+        }
+    }
+    Ok(())
 }
 
 /// All partials, unsorted.

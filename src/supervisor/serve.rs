@@ -29,7 +29,7 @@ pub fn run(path: &Path) -> Result<()> {
     }
     let _ = rustix::process::setsid();
     let dir = ContainerDir { path: path.to_owned() };
-    let store = store_of(path)?;
+    let mut store = store_of(path)?;
     let Some((Control::Begin(begin), _)) = control.receive::<Control>()? else {
         bail!("cannot supervise: the command went away");
     };
@@ -38,6 +38,7 @@ pub fn run(path: &Path) -> Result<()> {
         // Damaged, or removed by hand in this very moment.
         Err(error) => return control.send(&Control::Failed(Failure::of(&error)), None),
     };
+    store.additional.clone_from(&record.additional_stores);
     if begin.foreground {
         die_with_the_command(&control)?;
     }

@@ -70,6 +70,7 @@ fn name(object: &Object) -> String {
         Object::Config(digest) => format!("config {digest}"),
         Object::Blob(digest) => format!("blob {digest}"),
         Object::Layer(diff_id) => format!("layer {}", diff_id.0),
+        Object::Partial(digest) => format!("partial {digest}"),
         Object::Extra(name) => format!("directories layers/{name}"),
         Object::Container(id) => format!("container {id}"),
         Object::ContainerName(name) => format!("container name {name}"),

@@ -13,11 +13,12 @@ use crate::oci::Digest;
 use crate::store::Store;
 use crate::store::blob;
 use crate::store::container;
-use crate::store::container::{ContainerDir, Status};
+use crate::store::container::{ContainerDir, Source, Status};
 use crate::store::draft;
 use crate::store::gc::Snapshot;
 use crate::store::layer;
 use crate::store::layer::Depth;
+use crate::store::partial;
 
 use super::wanted::Wanted;
 use super::{Finding, Object, Report};
@@ -116,7 +117,10 @@ pub(super) fn surroundings(store: &Store) -> Result<Vec<Finding>> {
     for name in draft::abandoned(store)? {
         findings.push(Finding::leftover(Object::Draft(name), "its maker is dead"));
     }
-    for name in layer::sweep_extra(store, false)? {
+    for digest in partial::dead(store)? {
+        findings.push(Finding::leftover(Object::Partial(digest), "nobody goes on with it"));
+    }
+    for name in layer::sweep_extra(store, &stacks(store)?, false)? {
         findings.push(Finding::leftover(Object::Extra(name), "it is made of layers that are not there"));
     }
     for name in container::sweep_names(store, false)? {
@@ -145,14 +149,22 @@ fn problem_of(dir: &ContainerDir) -> Option<String> {
     }
 }
 
+/// The layers that containers stand on.
+pub(super) fn stacks(store: &Store) -> Result<Vec<Vec<DiffId>>> {
+    let stack = |id: &String| match ContainerDir::of(store, id).record().ok()?.source {
+        Source::Image { diff_ids, .. } => Some(diff_ids),
+        Source::Dir { .. } => None,
+    };
+    Ok(container::ids(store)?.iter().filter_map(stack).collect())
+}
+
 /// The running containers that stand on a layer.
 pub(super) fn runners(store: &Store, diff_id: &DiffId) -> Result<Vec<String>> {
     let mut runners = Vec::new();
     for id in container::ids(store)? {
         let dir = ContainerDir::of(store, &id);
         let Ok(record) = dir.record() else { continue };
-        let stands =
-            matches!(&record.source, container::Source::Image { diff_ids, .. } if diff_ids.contains(diff_id));
+        let stands = matches!(&record.source, Source::Image { diff_ids, .. } if diff_ids.contains(diff_id));
         if stands && matches!(dir.status(), Ok(Status::Running(_) | Status::Starting)) {
             runners.push(record.name);
         }

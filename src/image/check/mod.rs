@@ -48,6 +48,8 @@ pub enum Object {
     Blob(Digest),
     /// A layer.
     Layer(DiffId),
+    /// A blob that was being fetched.
+    Partial(Digest),
     /// Directories made of several layers.
     Extra(String),
     /// A container, by its id.

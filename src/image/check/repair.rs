@@ -22,6 +22,7 @@ use crate::store::gc;
 use crate::store::layer;
 use crate::store::layer::Depth;
 use crate::store::layer::decompress::decompress;
+use crate::store::partial;
 
 use super::look;
 use super::wanted::Wanted;
@@ -63,12 +64,17 @@ fn sweep(store: &Store, findings: &mut [Finding]) -> Result<()> {
     if has(|o| matches!(o, Object::ContainerName(_))) {
         container::sweep_names(store, true)?;
     }
+    if has(|o| matches!(o, Object::Partial(_))) {
+        partial::sweep_dead(store)?;
+    }
     if has(|o| matches!(o, Object::Extra(_))) {
         // While no container is made that could be about to use it.
         let _held_off = gc::hold_off(store)?;
-        layer::sweep_extra(store, true)?;
+        layer::sweep_extra(store, &look::stacks(store)?, true)?;
     }
-    let is_swept = |o: &Object| matches!(o, Object::Draft(_) | Object::ContainerName(_) | Object::Extra(_));
+    let is_swept = |o: &Object| {
+        matches!(o, Object::Draft(_) | Object::Partial(_) | Object::ContainerName(_) | Object::Extra(_))
+    };
     for finding in findings.iter_mut().filter(|f| f.kind == Kind::Leftover && is_swept(&f.object)) {
         finding.outcome = Outcome::Repaired("removed".to_owned());
     }

@@ -292,7 +292,7 @@ fn write(store: &Store, path: &Path, record: &Record) -> Result<()> {
     let bytes = serde_json::to_vec(record).expect("a record is plain data");
     let draft = Draft::new(store)?;
     let made = draft.path().join("name");
-    let mut file = fs::create_new(&made, 0o600)?;
+    let mut file = fs::create_new(&made, 0o644)?;
     file.write_all(&bytes)
         .and_then(|()| file.sync_data())
         .with_context(|| format!("cannot write {}", path.display()))?;

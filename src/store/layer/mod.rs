@@ -35,8 +35,9 @@ mod unpack;
 pub mod usage;
 mod verify;
 
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -52,6 +53,7 @@ pub use verify::{Depth, verify};
 
 /// What a layer is called inside its draft.
 const DRAFT: &str = "layer";
+const COPY_BUFFER: usize = 256 * 1024;
 
 /// A layer in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +106,7 @@ fn extract_into(
     let ((), digest, size) = input::with_input(tar, |input| match &draft {
         Some(draft) => {
             let dir = draft.path().join(DRAFT);
-            fs::create_dir(&dir, 0o700)?;
+            fs::create_dir(&dir, 0o755)?;
             unpack::unpack(input, &dir, &store.ids).or_else(explain)
         }
         None => Ok(()),
@@ -164,15 +166,17 @@ pub fn replace(store: &Store, unpacked: Unpacked) -> Result<()> {
     Ok(())
 }
 
-/// Takes away the extra directories that are damaged, or whose chain has a layer that is no more; returns what they are
-/// called. Unless `is_serious`, they are only named.
-pub fn sweep_extra(store: &Store, is_serious: bool) -> Result<Vec<String>> {
+/// Takes away the extra directories that are damaged, or whose chain has a layer that is no more, and is the beginning of
+/// none of these stacks, which containers stand on; returns what they are called. Unless `is_serious`, they are only
+/// named.
+pub fn sweep_extra(store: &Store, stacks: &[Vec<DiffId>], is_serious: bool) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for name in implied::names(store)? {
         let path = store.data.join(layout::LAYERS).join(&name);
         let is_needed = match implied::chain_of(&path)? {
             Some(chain) => {
-                chain.iter().map(|d| exists(store, d)).collect::<Result<Vec<_>>>()?.iter().all(|e| *e)
+                let all = chain.iter().map(|d| exists(store, d)).collect::<Result<Vec<_>>>()?;
+                all.iter().all(|exists| *exists) || stacks.iter().any(|stack| stack.starts_with(&chain))
             }
             None => false,
         };
@@ -226,14 +230,41 @@ pub fn exists(store: &Store, diff_id: &DiffId) -> Result<bool> {
     Ok(locate(store, diff_id)?.is_some())
 }
 
-fn locate(store: &Store, diff_id: &DiffId) -> Result<Option<PathBuf>> {
+/// Which store has the layer: the first of them.
+pub fn store_with<'s>(store: &'s Store, diff_id: &DiffId) -> Result<Option<&'s Path>> {
     for data in store.places() {
-        let path = layout::layer_in(data, diff_id);
-        if fs::symlink_metadata(&path)?.is_some() {
-            return Ok(Some(path));
+        if fs::symlink_metadata(&layout::layer_in(data, diff_id))?.is_some() {
+            return Ok(Some(data));
         }
     }
     Ok(None)
+}
+
+fn locate(store: &Store, diff_id: &DiffId) -> Result<Option<PathBuf>> {
+    Ok(store_with(store, diff_id)?.map(|data| layout::layer_in(data, diff_id)))
+}
+
+/// Whether overlay may have the layer as it lies there: our own, and others that belong to us. One that is missing may,
+/// because there is nothing to be done about it. To be asked as root, of a user name space or not.
+pub fn is_mountable(store: &Store, diff_id: &DiffId) -> Result<bool> {
+    let Some(data) = store_with(store, diff_id)? else { return Ok(true) };
+    let meta = fs::symlink_metadata(&layout::layer_in(data, diff_id))?;
+    Ok(data == store.data || meta.is_none_or(|m| m.uid() == rustix::process::geteuid().as_raw()))
+}
+
+/// Unpacks a layer of an additional store in our own.
+pub fn take_home(store: &Store, diff_id: &DiffId) -> Result<()> {
+    let dir = existing(store, diff_id)?;
+    let about = || format!("cannot copy layer {} from {}", diff_id.0, dir.display());
+    let (reader, writer) = io::pipe().with_context(about)?;
+    std::thread::scope(|scope| {
+        let made = scope.spawn(|| tar::write(&dir, &mut io::BufWriter::with_capacity(COPY_BUFFER, writer)));
+        let unpacked = extract_again(store, reader, diff_id);
+        let made = made.join().map_err(|_| anyhow::anyhow!("its archive could not be made"))?;
+        // What went wrong with the reading end tells less.
+        made.and(unpacked).with_context(about)
+    })
+    .and_then(|unpacked| publish(store, vec![unpacked]).map(drop))
 }
 
 /// Removes a layer; one that is gone already is fine. That nobody uses it is for the caller to know.

@@ -42,7 +42,7 @@ impl Replaced {
                 return Ok(true);
             }
             FileType::RegularFile if stat.st_size > 0 => {
-                fs::create_dir_all(&self.files, 0o700)?;
+                fs::create_dir_all(&self.files, 0o755)?;
                 renameat(&parent, name, CWD, self.path(stat.st_ino)).context(about)?;
                 // Where another name of this file was replaced before, rename(2) leaves both names.
                 match unlinkat(&parent, name, AtFlags::empty()) {
@@ -57,7 +57,7 @@ impl Replaced {
 
     fn take_apart(&self) -> Result<()> {
         fs::flatten(&self.trees)?;
-        fs::create_dir_all(&self.files, 0o700)?;
+        fs::create_dir_all(&self.files, 0o755)?;
         for dir in fs::read_dir(&self.trees)? {
             let dir = self.trees.join(dir);
             for name in fs::read_dir(&dir)? {

@@ -61,7 +61,7 @@ impl Writer {
     }
 
     fn begin(&mut self, flags: u64) -> Result<()> {
-        let mut out = BufWriter::new(fs::create_new(&self.path, 0o600)?);
+        let mut out = BufWriter::new(fs::create_new(&self.path, 0o644)?);
         write_number(&mut out, flags).with_context(|| format!("cannot write {}", self.path.display()))?;
         self.out = Some(out);
         Ok(())

@@ -39,7 +39,7 @@ fn limits() -> Limits {
 pub(super) fn unpack(input: &mut Input, layer: &Path, ids: &Ids) -> Result<()> {
     let root = layer.join(layout::DIFF);
     fs::create_dir(&root, 0o755)?;
-    let mut split = split::Writer::new(fs::create_new(&layer.join(layout::SPLIT), 0o600)?)
+    let mut split = split::Writer::new(fs::create_new(&layer.join(layout::SPLIT), 0o644)?)
         .context("cannot write split")?;
     let mut tree = Tree::new(&root, layer, ids)?;
     let mut parser = Parser::new(limits());

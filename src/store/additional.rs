@@ -1,0 +1,171 @@
+//! Additional stores: those whose images are used where they are, and which of them there are.
+//!
+//! Named by `--storage-opt additionalimagestore=DIR`, then by `additionalimagestores` of our own `dhow/storage.conf` and
+//! of the `storage.conf` of containers/storage (containers-storage.conf(5)). What a file names is passed over where it is
+//! no store of ours: the same key names podman's.
+//!
+//! Nothing is ever written there, and no lock is taken: a store that others may use has to be readable for them, which is
+//! for its owner to decide (`chmod 755` on the directory: what is in it is only guarded by that one).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use crate::error::ResultExt;
+use crate::fs;
+use crate::host::Host;
+
+/// More than anybody stacks; keeps a file of nonsense from costing a look-up for each line of it.
+const MAX_STORES: usize = 64;
+
+/// The additional stores that the options and the configuration name, each once, in the order of looking.
+pub fn stores(host: &Host, options: &[String]) -> Result<Vec<PathBuf>> {
+    let mut stores = Vec::new();
+    for option in options {
+        let path = of_option(option)?;
+        let path =
+            std::path::absolute(&path).with_context(|| format!("cannot resolve {}", path.display()))?;
+        if !is_store(&path) {
+            return Err(anyhow!(
+                "cannot use the additional store {}: there is no store of dhow",
+                path.display()
+            ))
+            .hint("name the directory that --root has where the store is written");
+        }
+        stores.push(path);
+    }
+    for file in files(host) {
+        let Some(text) = fs::read_to_string_if_exists(&file)? else { continue };
+        // Most files do not have the key: they are not even parsed.
+        if !text.contains("additionalimagestores") {
+            continue;
+        }
+        let named = match parse(&text) {
+            Ok(named) => named,
+            // A mistake in the file of another program is that program's to tell.
+            Err(_) if !file.parent().is_some_and(|dir| dir.ends_with("dhow")) => continue,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+        };
+        stores.extend(named.into_iter().map(|path| at_home(host, path)).filter(|path| is_store(path)));
+    }
+    let mut seen = std::collections::HashSet::new();
+    stores.retain(|path| *path != host.data && seen.insert(path.clone()));
+    if stores.len() > MAX_STORES {
+        bail!("cannot use {} additional stores: {MAX_STORES} are the most", stores.len());
+    }
+    Ok(stores)
+}
+
+/// `additionalimagestore=DIR`, which may have the name of a driver before it.
+fn of_option(option: &str) -> Result<PathBuf> {
+    let about = || format!("cannot read --storage-opt {option:?}");
+    let (key, value) =
+        option.split_once('=').context("it is not of the form KEY=VALUE").with_context(about)?;
+    let key = key.rsplit_once('.').map_or(key, |(_, key)| key);
+    if !matches!(key, "additionalimagestore" | "imagestore") {
+        return Err(anyhow!("there is no such option"))
+            .with_context(about)
+            .hint("the one option is additionalimagestore=DIR");
+    }
+    if value.is_empty() {
+        return Err(anyhow!("it names no directory")).with_context(about);
+    }
+    Ok(value.into())
+}
+
+/// Our own files, and the one of containers/storage that podman would read.
+fn files(host: &Host) -> Vec<PathBuf> {
+    let user = host.config_dir();
+    let mut files: Vec<PathBuf> = user.iter().map(|dir| dir.join("dhow/storage.conf")).collect();
+    files.push("/etc/dhow/storage.conf".into());
+    if let Some(named) = host.env("CONTAINERS_STORAGE_CONF") {
+        files.push(named.into());
+        return files;
+    }
+    let of_user = user.filter(|_| host.is_rootless()).map(|dir| dir.join("containers/storage.conf"));
+    let all = of_user
+        .into_iter()
+        .chain(["/etc", "/usr/share"].map(|dir| Path::new(dir).join("containers/storage.conf")));
+    files.extend(all.into_iter().find(|path| fs::metadata(path).ok().flatten().is_some()));
+    files
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct File {
+    storage: Storage,
+    additionalimagestores: Vec<PathBuf>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Storage {
+    options: Options,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Options {
+    additionalimagestores: Vec<PathBuf>,
+}
+
+/// The stores that a file names; the key may stand at the top of one of ours.
+fn parse(text: &str) -> Result<Vec<PathBuf>> {
+    let file: File = toml::from_str(text)?;
+    Ok(file.additionalimagestores.into_iter().chain(file.storage.options.additionalimagestores).collect())
+}
+
+/// `~/x` and `$HOME/x`, which podman takes in this place.
+fn at_home(host: &Host, path: PathBuf) -> PathBuf {
+    match (path.strip_prefix("~").or_else(|_| path.strip_prefix("$HOME")), &host.home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path,
+    }
+}
+
+/// Whether a directory is a store of ours that we can read.
+fn is_store(path: &Path) -> bool {
+    let is_dir = |name: &str| fs::metadata(&path.join(name)).ok().flatten().is_some_and(|meta| meta.is_dir());
+    path.is_absolute() && ["blobs/sha256", "layers", "images"].into_iter().all(is_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        let check = |option: &str, want: Option<&str>| {
+            assert_eq!(of_option(option).ok(), want.map(PathBuf::from), "{option}");
+        };
+        check("additionalimagestore=/a", Some("/a"));
+        check("overlay.additionalimagestore=/a=b", Some("/a=b"));
+        check("overlay.imagestore=a", Some("a"));
+        check("additionalimagestore=", None);
+        check("additionalimagestore", None);
+        check("size=1g", None);
+    }
+
+    #[test]
+    fn files_are_read() {
+        let check = |text: &str, want: &[&str]| {
+            assert_eq!(parse(text).unwrap(), want.iter().map(PathBuf::from).collect::<Vec<_>>(), "{text}");
+        };
+        check("", &[]);
+        check("additionalimagestores = [\"/a\"]", &["/a"]);
+        check(
+            "[storage]\ndriver = \"overlay\"\n[storage.options]\nadditionalimagestores = [\n \"/a\", \"/b\",\n]\nsize = \"\"\n",
+            &["/a", "/b"],
+        );
+        check("[storage.options.overlay]\nmountopt = \"nodev\"\n", &[]);
+        for bad in ["additionalimagestores = 1", "[storage", "[storage.options]\nadditionalimagestores = [1]"]
+        {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        let long = "[storage.options]\nadditionalimagestores = [\"/a\"]\n";
+        for (end, _) in long.char_indices() {
+            let _ = parse(&long[..end]);
+        }
+    }
+}
