@@ -28,6 +28,8 @@
 //! | | Basic | `registry_trust::redirects`, `registry_interop::own_pushes_and_pulls` |
 //! | | a challenge that leads nowhere ends | `registry_trust::challenges_without_end` |
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
 
 use crate::hostile_registry::{Body, Deed, Hostile, Request};
@@ -275,9 +277,12 @@ fn a_cut_upload_goes_on(s: &Sandbox) {
     let again = registry.count(|r| r.method == "POST");
     assert!(again <= 2, "no upload was begun anew: {:?}", registry.seen());
     // A registry that has forgotten the upload: from the start.
-    registry.behave(|r| match (r.method.as_str(), r.path.contains("/blobs/uploads/")) {
-        ("PATCH", _) if r.nth == 0 => Deed { cut_request: Some(300_000), ..Deed::serve() },
-        ("GET", true) if r.nth == 0 => Deed::status(404),
+    let is_first = AtomicBool::new(true);
+    registry.behave(move |r| match (r.method.as_str(), r.path.contains("/blobs/uploads/")) {
+        ("PATCH", _) if is_first.swap(false, Ordering::SeqCst) => {
+            Deed { cut_request: Some(300_000), ..Deed::serve() }
+        }
+        ("GET", true) => Deed::status(404),
         _ => Deed::serve(),
     });
     registry.forget();
