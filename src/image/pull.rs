@@ -32,13 +32,16 @@ use super::fetch::{Fetch, Opened, Stop};
 use super::layers;
 use super::layers::Wanted;
 use super::manifest;
+use super::rewrite;
 use super::select::{fit, select};
 
 /// An index in an index in an index is somebody's joke.
 const DEPTH_LIMIT: usize = 4;
 /// What overlay stacks at most; no image of more can be run.
 const LAYERS_LIMIT: usize = 500;
-/// Docker's own first, then the specification's, and what some registries make of both.
+/// Addresses of a layer that are tried.
+const URLS_LIMIT: usize = 8;
+/// The specification's, docker's, and what some registries make of both.
 const CONFIGS: [&str; 3] =
     [manifest::CONFIG, "application/vnd.docker.container.image.v1+json", "application/octet-stream"];
 
@@ -128,20 +131,44 @@ fn pull_named(
     events: Sink<'_>,
 ) -> Result<Pulled> {
     let repository = client.repository(reference, Action::Pull)?;
-    let asked = match &reference.digest {
-        Some(digest) => digest.to_string(),
-        None => reference.tag_or_latest().unwrap_or_default().to_owned(),
-    };
-    events(Event::PullingFrom { tag: asked.clone(), repository: reference.repository.clone() });
+    events(Event::PullingFrom { tag: asked(reference), repository: reference.repository.clone() });
     if let Some(found) = up_to_date(store, &repository, reference, options)? {
         return Ok(found);
     }
+    get(store, &repository, reference, options, std::slice::from_ref(reference), events)
+}
+
+/// Brings what the store lacks of an image, by `repository@digest`, and gives it no name: for repairs.
+pub fn refetch(store: &Store, client: &Client, reference: &Reference, events: Sink<'_>) -> Result<()> {
+    let about = || format!("cannot fetch {}", reference.familiar());
+    let repository = client.repository(reference, Action::Pull).with_context(about)?;
+    get(store, &repository, reference, &Options::default(), &[], events).with_context(about).map(drop)
+}
+
+/// What the registry is asked for.
+fn asked(reference: &Reference) -> String {
+    match &reference.digest {
+        Some(digest) => digest.to_string(),
+        None => reference.tag_or_latest().unwrap_or_default().to_owned(),
+    }
+}
+
+/// Fetches what the store lacks, and publishes the image under these names.
+fn get(
+    store: &Store,
+    repository: &Repository<'_>,
+    reference: &Reference,
+    options: &Options,
+    names: &[Reference],
+    events: Sink<'_>,
+) -> Result<Pulled> {
+    let asked = asked(reference);
     // What killed ones left may be what fills the disk. That it cannot be removed is no reason not to pull.
     let _ = draft::sweep(store);
     let _ = partial::sweep(store, partial::KEPT);
     let pins = Pins::new(store)?;
     let wanted = options.platform.clone().unwrap_or_else(Platform::host);
-    let (top, found) = resolve(&repository, &asked, &wanted)?;
+    let (top, found) = resolve(repository, &asked, &wanted)?;
     if let Some(digest) = &reference.digest
         && *digest != top
     {
@@ -150,7 +177,7 @@ fn pull_named(
     pins.hold(store, &found.digest)?;
     let about = || format!("cannot use the manifest {}", found.digest);
     let parsed: ImageManifest = serde_json::from_slice(&found.bytes).with_context(about)?;
-    let config = config(store, &pins, &repository, parsed.config())?;
+    let config = config(store, &pins, repository, parsed.config())?;
     let (image_config, diff_ids) = parse_config(&config)
         .with_context(|| format!("cannot read the config {}", parsed.config().digest()))?;
     check_platform(&image_config, &wanted, options.platform.is_some(), top == found.digest, events)?;
@@ -172,20 +199,20 @@ fn pull_named(
         pins.hold(store, &diff_id.0)?;
         layers.push(Wanted {
             compression: compression(descriptor)?,
-            urls: descriptor.urls().clone().unwrap_or_default(),
+            urls: urls(descriptor),
             size: descriptor.size(),
             digest,
             diff_id,
         });
     }
-    let open = |layer: &Wanted, from| open(&repository, layer, from);
+    let open = |layer: &Wanted, from| open(repository, layer, from);
     let got = layers::get(store, layers, &open, events)?;
     let id = Digest::of(&config);
     let index = (top != found.digest).then(|| top.clone());
     // Its partials stay locked until everything is in its place.
     let layers::Got { layers, blobs, held: _held } = got;
     let parts = Parts { manifest: found.bytes, config, blobs, layers, index };
-    let published = image::publish(store, parts, std::slice::from_ref(reference));
+    let published = image::publish(store, parts, names);
     let manifest =
         published.or_else(|error| if is_disk_full(&error) { layer::explain(error) } else { Err(error) })?;
     Ok(Pulled { reference: reference.clone(), digest: top, manifest, id, is_new: true })
@@ -377,7 +404,26 @@ fn compression(descriptor: &Descriptor) -> Result<Compression> {
     }
 }
 
+/// Where else a layer can be had: only one of those that are not shipped may say so.
+fn urls(descriptor: &Descriptor) -> Vec<String> {
+    let urls = descriptor.urls().iter().flatten().take(URLS_LIMIT).cloned();
+    if rewrite::is_foreign(descriptor.media_type().as_ref()) { urls.collect() } else { Vec::new() }
+}
+
 /// A layer's blob, from the registry, or where the manifest says that it is to be had.
 fn open(repository: &Repository<'_>, layer: &Wanted, from: u64) -> Result<Opened> {
-    repository.blob(&layer.digest, from).map(Opened::from)
+    let found = repository.blob(&layer.digest, from).map(Opened::from);
+    match found {
+        Err(error) if error.is::<NotFound>() && !layer.urls.is_empty() => {
+            let mut last = error;
+            for url in &layer.urls {
+                match repository.blob_at(url, &layer.digest, from) {
+                    Ok(stream) => return Ok(stream.into()),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        }
+        found => found,
+    }
 }

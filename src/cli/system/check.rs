@@ -5,14 +5,16 @@ use clap::{ArgMatches, Command};
 
 use crate::cli::flags::switch;
 use crate::cli::format::human;
-use crate::cli::{Session, events, out};
+use crate::cli::{Session, events, out, registry_flags};
 use crate::error::ResultExt;
 use crate::image::check::{self, Finding, Kind, Object, Options, Outcome, Report};
+use crate::image::pull;
 use crate::oci::Reference;
+use crate::registry::Client;
 use crate::store::layer::Depth;
 
 pub(in crate::cli) fn check_args(command: Command) -> Command {
-    command
+    registry_flags::add(command)
         .arg(switch("quick", None, "Look only at what is there and how large it is, not at every byte"))
         .arg(switch("repair", None, "Remove leftovers, and make again or fetch again what is broken"))
         .arg(switch("force", Some('f'), "Accepted for podman's sake").hide(true))
@@ -21,9 +23,12 @@ pub(in crate::cli) fn check_args(command: Command) -> Command {
 pub(in crate::cli) fn check_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let depth = if matches.get_flag("quick") { Depth::Quick } else { Depth::Full };
     let options = Options { depth, repair: matches.get_flag("repair") };
+    let registry = registry_flags::options(matches)?;
     let engine = session.engine_as_root()?;
-    let mut refetch =
-        |origin: &Reference| -> Result<()> { Err(anyhow!("cannot fetch {}", origin.familiar())) };
+    let mut refetch = |origin: &Reference| {
+        let client = Client::new(&session.host, registry.clone())?;
+        pull::refetch(&engine.store, &client, origin, &mut events)
+    };
     let report = check::check(&engine.store, &options, &mut refetch, &mut events)?;
     let mut text: String = report.findings.iter().map(|finding| line(finding) + "\n").collect();
     text.push_str(&summary(&report, depth));
