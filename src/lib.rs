@@ -23,6 +23,7 @@
 //! | path under DATA | owner | what |
 //! | --- | --- | --- |
 //! | `blobs/sha256/HEX` | `store::blob` | manifests, configs, compressed layers: immutable, verified when written |
+//! | `partial/HEX` | `store::partial` | a blob that is being fetched, locked by its fetcher; kept to be resumed |
 //! | `layers/HEX/` | `store::layer` | one unpacked layer, named by its diff id |
 //! | `layers/CHAIN.dirs/` | `store::layer` | directories that a layer only implies, with what the layers beneath say of them |
 //! | `images/` | `store::image` | one small file a name: reference -> manifest digest |
