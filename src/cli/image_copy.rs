@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::{Arg, ArgMatches, Command};
 
 use super::flags::{switch, value};
+use super::progress::{Display, Headline};
 use super::registry_flags::{boolean, credentials, tls_verify};
 use super::run_flags::one;
-use super::{Session, events, out, push};
-use crate::event::{Event, Pushing};
+use super::{Session, out, push};
 use crate::fs;
 use crate::host::Host;
 use crate::image::Platform;
@@ -59,8 +59,9 @@ pub(super) fn copy_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     };
     let [source, destination] = ends.map(|options| Client::new(&session.host, options));
     let is_quiet = matches.get_flag("quiet");
-    let mut told = |event| tell(event, is_quiet);
-    let digest = transfer::copy((&from, &source?), (&to, &destination?), &options, &mut told)?;
+    let mut display = Display::new(Headline::Stderr, is_quiet);
+    let tell = &mut |event| display.tell(event);
+    let digest = transfer::copy((&from, &source?), (&to, &destination?), &options, tell)?;
     if let Some(file) = one(matches, "digestfile") {
         fs::write_atomic(Path::new(file), digest.to_string().as_bytes())?;
     }
@@ -83,17 +84,4 @@ fn registry_options(matches: &ArgMatches, end: &str) -> Result<registry::Options
 /// Where there is room for what has no name: /tmp may be memory.
 pub(super) fn spool(host: &Host) -> PathBuf {
     host.env("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
-}
-
-fn tell(event: Event, is_quiet: bool) {
-    let Event::Pushing { what, state } = event else { return events(event) };
-    let text = match state {
-        Pushing::Pushed => "Copied".to_owned(),
-        Pushing::Exists => "Already exists".to_owned(),
-        Pushing::Mounted(from) => format!("Mounted from {from}"),
-        _ => return,
-    };
-    if !is_quiet {
-        out::err(&format!("{what}: {text}\n"));
-    }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::flags::{each, list as listed, many, names, switch, value};
 use super::format::json;
 use super::image_copy::spool;
+use super::progress::{Display, Headline};
 use super::run_flags::one;
 use super::{Session, out, push, registry_flags};
 use crate::engine::Engine;
@@ -239,9 +240,9 @@ pub(super) fn push_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     let client = client(matches, session)?;
     let engine = session.engine_as_root()?;
     let list = manifest_list::find(&engine.store, &name)?;
-    let is_quiet = matches.get_flag("quiet");
-    let mut told = |event| if is_quiet { push::quiet(event) } else { push::tell(event) };
-    let pushed = manifest_list::push(&engine.store, &client, &list, &destination, &options, &mut told)?;
+    let mut display = Display::new(Headline::Stderr, matches.get_flag("quiet"));
+    let tell = &mut |event| display.tell(event);
+    let pushed = manifest_list::push(&engine.store, &client, &list, &destination, &options, tell)?;
     if let Some(file) = one(matches, "digestfile") {
         fs::write_atomic(Path::new(file), pushed.digest.to_string().as_bytes())?;
     }

@@ -1,4 +1,4 @@
-//! How far a pull is: a bar for each layer where stderr is a terminal, docker's lines where it is not, nothing where that
+//! How far a pull or a push is: a bar for each layer where stderr is a terminal, docker's lines where it is not, nothing where that
 //! is asked for.
 
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::out;
-use crate::event::{Event, Pulling};
+use crate::event::{Event, Pulling, Pushing};
 
 /// Redrawn so often in a second.
 const HZ: u8 = 10;
@@ -62,6 +62,11 @@ impl Display {
                 Some(_) => self.draw(what, state),
                 None => self.say(&what, state),
             },
+            Event::Pushing { what, state } => match self.bars {
+                Some(_) => self.draw_push(what, &state),
+                None if is_passing(&state) => {}
+                None => out::err(&format!("{what}: {}\n", push_word(&state))),
+            },
             _ => {}
         }
     }
@@ -86,23 +91,38 @@ impl Display {
         }
     }
 
-    fn draw(&mut self, what: String, state: Pulling) {
-        let Some(bars) = &self.bars else { return };
-        let layer = self.layers.entry(what).or_insert_with_key(|what| {
+    fn layer(&mut self, what: String) -> Option<&mut Bar> {
+        let bars = self.bars.as_ref()?;
+        Some(self.layers.entry(what).or_insert_with_key(|what| {
             let bar = bars.add(ProgressBar::new(0).with_style(style(TEXT)).with_prefix(what.clone()));
             Bar { bar, has_arrived: false, is_drawn: false }
-        });
+        }))
+    }
+
+    fn draw_push(&mut self, what: String, state: &Pushing) {
+        let Some(layer) = self.layer(what) else { return };
+        match state {
+            Pushing::Preparing => {
+                layer.bar.set_message(push_word(state));
+                layer.bar.tick();
+            }
+            Pushing::Compressing { done, total } | Pushing::Uploading { done, total } => {
+                layer.show(*done, *total, push_word(state));
+            }
+            _ => {
+                layer.bar.set_style(style(TEXT));
+                layer.bar.finish_with_message(push_word(state));
+            }
+        }
+    }
+
+    fn draw(&mut self, what: String, state: Pulling) {
+        let Some(layer) = self.layer(what) else { return };
         match state {
             // It is unpacked while it arrives; how much of it is here is what one waits for.
-            Pulling::Extracting { .. } if !layer.has_arrived => return,
+            Pulling::Extracting { .. } if !layer.has_arrived => (),
             Pulling::Downloading { done, total } | Pulling::Extracting { done, total } => {
-                if !layer.is_drawn {
-                    layer.bar.set_style(style(BAR).progress_chars("=> "));
-                    layer.is_drawn = true;
-                }
-                layer.bar.set_length(total);
-                layer.bar.set_position(done);
-                layer.bar.set_message(word(state));
+                layer.show(done, total, word(state));
             }
             Pulling::Downloaded => {
                 layer.has_arrived = true;
@@ -120,6 +140,18 @@ impl Display {
     }
 }
 
+impl Bar {
+    fn show(&mut self, done: u64, total: u64, message: impl Into<std::borrow::Cow<'static, str>>) {
+        if !self.is_drawn {
+            self.bar.set_style(style(BAR).progress_chars("=> "));
+            self.is_drawn = true;
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.bar.set_message(message);
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -134,6 +166,24 @@ fn word(state: Pulling) -> &'static str {
         Pulling::Downloaded => "Download complete",
         Pulling::Extracting { .. } => "Extracting",
         Pulling::Done => "Pull complete",
+    }
+}
+
+/// Whether it changes all the time, which is for terminals.
+fn is_passing(state: &Pushing) -> bool {
+    matches!(state, Pushing::Compressing { .. } | Pushing::Uploading { .. })
+}
+
+/// Docker's words, as far as it has any.
+fn push_word(state: &Pushing) -> String {
+    match state {
+        Pushing::Preparing => "Preparing".to_owned(),
+        Pushing::Compressing { .. } => "Compressing".to_owned(),
+        Pushing::Uploading { .. } => "Pushing".to_owned(),
+        Pushing::Pushed => "Pushed".to_owned(),
+        Pushing::Exists => "Layer already exists".to_owned(),
+        Pushing::Mounted(from) => format!("Mounted from {from}"),
+        Pushing::Foreign => "Skipped foreign layer".to_owned(),
     }
 }
 
@@ -167,5 +217,18 @@ mod tests {
         assert_eq!((bar.position(), bar.length(), bar.message()), (8, Some(9), "Extracting".into()));
         display.tell(Event::Pulling { what: "a".into(), state: Pulling::Done });
         assert!(display.layers["a"].bar.is_finished());
+    }
+
+    #[test]
+    fn a_pushed_layer_ends_in_words() {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        let layers = HashMap::new();
+        let mut display = Display { headline: Headline::Stdout, quiet: false, bars: Some(bars), layers };
+        let mounted = Pushing::Mounted("a/b".into());
+        for state in [Pushing::Preparing, Pushing::Uploading { done: 1, total: 2 }, mounted] {
+            display.tell(Event::Pushing { what: "a".into(), state });
+        }
+        let bar = &display.layers["a"].bar;
+        assert!(bar.is_finished() && bar.message() == "Mounted from a/b", "{}", bar.message());
     }
 }

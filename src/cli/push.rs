@@ -6,11 +6,11 @@ use anyhow::{Result, anyhow, bail};
 use clap::{Arg, ArgMatches, Command};
 
 use super::flags::{switch, value};
+use super::progress::{Display, Headline};
 use super::run_flags::one;
-use super::{Session, events, manifest, out, registry_flags};
+use super::{Session, manifest, out, registry_flags};
 use crate::engine::Engine;
 use crate::error::ResultExt;
-use crate::event::{Event, Pushing};
 use crate::fs;
 use crate::image::Platform;
 use crate::image::compression::Compression;
@@ -67,8 +67,9 @@ pub(super) fn push_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
         out::out(&format!("The push refers to repository [{}/{}]\n", to.registry, to.repository))?;
     }
     for (image, to) in &jobs {
-        let mut told = |event| if is_quiet { quiet(event) } else { tell(event) };
-        let pushed = push::push(&engine.store, &client, image, to, &options, &mut told)?;
+        let mut display = Display::new(Headline::Stdout, is_quiet);
+        let tell = &mut |event| display.tell(event);
+        let pushed = push::push(&engine.store, &client, image, to, &options, tell)?;
         match to.tag_or_latest() {
             _ if is_quiet => out::out(&format!("{to}\n"))?,
             tag => out::out(&format!(
@@ -83,28 +84,6 @@ pub(super) fn push_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
         }
     }
     Ok(0)
-}
-
-/// Docker's words, one line a layer and state; what changes all the time is for the display on a terminal.
-pub(super) fn tell(event: Event) {
-    let Event::Pushing { what, state } = event else { return events(event) };
-    let text = match state {
-        Pushing::Preparing => "Preparing".to_owned(),
-        Pushing::Compressing { .. } | Pushing::Uploading { .. } => return,
-        Pushing::Pushed => "Pushed".to_owned(),
-        Pushing::Exists => "Layer already exists".to_owned(),
-        Pushing::Mounted(from) => format!("Mounted from {from}"),
-        Pushing::Foreign => "Skipped foreign layer".to_owned(),
-    };
-    // A reader that went away is told by the next thing that is printed.
-    let _ = out::out(&format!("{what}: {text}\n"));
-}
-
-/// Nothing but what is wrong.
-pub(super) fn quiet(event: Event) {
-    if let Event::Warning(_) = event {
-        events(event);
-    }
 }
 
 /// `--compression` and `--compression-level`; `None` where neither was given.

@@ -30,11 +30,11 @@ use crate::sys::lock;
 
 use super::Platform;
 use super::manifest;
-use super::oci_layout;
 use super::packing::Packing;
 use super::push;
 use super::push::Pushed;
 use super::remote;
+use super::select::is_image;
 use super::transfer;
 use super::transfer::location::Location;
 
@@ -288,7 +288,7 @@ fn entries(store: &Store, client: &Client, image: &str, all: bool, changes: &Cha
         return transfer::read_index(&top)?
             .manifests()
             .iter()
-            .filter(|d| oci_layout::is_image(d))
+            .filter(|d| is_image(d))
             .map(|d| entry(serde_json::to_value(d).context("cannot read the index")?))
             .collect();
     }

@@ -74,14 +74,14 @@ fn groups<'a>(manifests: &'a [Descriptor], events: Sink<'_>) -> Vec<(Vec<&'a Des
 }
 
 /// Attestations and other artifacts lie in an index like images, with a platform that is none.
-pub(super) fn is_image(descriptor: &Descriptor) -> bool {
+fn is_image(descriptor: &Descriptor) -> bool {
     let unknown = |p: &crate::oci::image::Platform| p.architecture().to_string() == "unknown";
     let annotated = annotation(descriptor, "vnd.docker.reference.type").is_some();
     !annotated && !descriptor.platform().as_ref().is_some_and(unknown)
 }
 
 /// The one to take of several; a lone one is taken whatever it is for, since somebody wanted it in the archive.
-pub(super) fn choose<'a>(group: &[&'a Descriptor], wanted: &Platform) -> Result<&'a Descriptor> {
+fn choose<'a>(group: &[&'a Descriptor], wanted: &Platform) -> Result<&'a Descriptor> {
     if let [only] = group {
         return Ok(only);
     }

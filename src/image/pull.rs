@@ -24,6 +24,7 @@ use crate::store::image::{self, Parts, names, parse_config};
 use crate::store::layer;
 use crate::store::partial;
 use crate::store::pin::Pins;
+use crate::store::shipped::{self, Form};
 
 use super::Platform;
 use super::compression::Compression;
@@ -192,8 +193,12 @@ fn get(
         bail!("{}: it has {} layers, and {LAYERS_LIMIT} can be stacked", about(), diff_ids.len());
     }
     let mut layers = Vec::new();
+    let mut plain = Vec::new();
     for (descriptor, diff_id) in parsed.layers().iter().zip(diff_ids) {
         let digest = manifest::digest(descriptor)?;
+        if digest == diff_id.0 {
+            plain.push((diff_id.clone(), descriptor.size()));
+        }
         pins.hold(store, &digest)?;
         pins.hold(store, &diff_id.0)?;
         layers.push(Wanted {
@@ -214,6 +219,12 @@ fn get(
     let published = image::publish(store, parts, names);
     let manifest =
         published.or_else(|error| if is_disk_full(&error) { layer::explain(error) } else { Err(error) })?;
+    for (diff_id, size) in plain {
+        // That the bare tar is what a registry has: a push is to leave it so. Only a hint.
+        let repositories = vec![repository.name()];
+        let form = Form { digest: diff_id.0.clone(), size, packing: None, repositories };
+        let _ = shipped::note(store, &diff_id, form);
+    }
     Ok(Pulled { reference: reference.clone(), digest: top, manifest, id, is_new: true })
 }
 

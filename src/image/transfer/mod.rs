@@ -26,17 +26,17 @@ use serde_json::{Value, json};
 
 use crate::event::{Event, Sink};
 use crate::oci::Digest;
-use crate::oci::image::{Descriptor, ImageIndex, ImageManifest};
+use crate::oci::image::{ImageIndex, ImageManifest};
 use crate::registry::{Client, Manifest, Repository};
 
 use super::Platform;
 use super::compression::Compression;
 use super::manifest;
-use super::oci_layout;
 use super::packing::Packing;
 use super::parallel;
 use super::remote::Remote;
 use super::rewrite;
+use super::select::select;
 
 use location::Location;
 use source::{Opening, Source};
@@ -165,9 +165,7 @@ fn one_image(source: &Source<'_>, top: Manifest, platform: &Platform) -> Result<
             return Ok(document);
         }
         let index = read_index(&document)?;
-        let images: Vec<&Descriptor> = index.manifests().iter().filter(|d| oci_layout::is_image(d)).collect();
-        let chosen = oci_layout::choose(&images, platform)?;
-        document = source.manifest(chosen)?;
+        document = source.manifest(select(&index, platform)?)?;
     }
     bail!("its indexes are more than {DEPTH_LIMIT} deep")
 }
