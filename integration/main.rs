@@ -26,6 +26,7 @@
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
 //! | `bad_days` `kill` `refusals` `self_exe` `hostile_images` | deaths, wrong input, attacks |
+//! | `pull` | pulling, by itself and by run |
 //! | `registry_bad_days` `registry_trust` `registry_deaths` | registries that fail and lie, pulls that die |
 //! | `registry_interop` | push and pull between dhow, docker, podman, skopeo and docker-registry |
 //! | `registry_conformance` | the duties of a registry's client, and which test shows which |
@@ -80,6 +81,7 @@ mod logs;
 mod nested;
 mod old_kernel;
 mod power_cut;
+mod pull;
 mod refusals;
 mod registry_bad_days;
 mod registry_conformance;
