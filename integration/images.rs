@@ -161,7 +161,7 @@ fn make_debian(tar: &Path) {
 
 /// The archives in nine Debian packages, as dpkg would unpack them: layers to put on `debian`. Made once, like that one.
 pub fn debian_packages() -> Vec<PathBuf> {
-    let names = ["tree", "bc", "ed", "less", "file", "libmagic1", "libmagic-mgc", "jq", "libjq1"];
+    let names = ["tree", "hello", "ed", "less", "file", "libmagic1", "libmagic-mgc", "jq", "libjq1"];
     let lock = fs::File::create(cache().join("debian.lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let tar = |name: &str| cache().join(format!("package-{name}.tar"));

@@ -320,7 +320,7 @@ fn ten_layers_of_debian_packages(s: &Sandbox) {
     copy.args(place.of_skopeo("dest")).args([from, to]).patiently().ok();
     let name = place.name("debian:ten");
     s.dhow(["pull", "-q"]).args(&flags).arg(&name).patiently().ok();
-    let script = "jq -n -r '\"said\"'; file -b /usr/bin/tree | cut -d, -f1; tree --version | cut -c 1-4; echo 6*7 | bc; \
+    let script = "jq -n -r '\"said\"'; file -b /usr/bin/tree | cut -d, -f1; tree --version | cut -c 1-4; hello -g 42; \
                   stat -c '%U:%G %a' /etc/shadow /usr/bin/passwd; dpkg --version | head -c 6";
     let out = s.dhow(["run", "--rm", &name, "bash", "-ec", script]).ok();
     assert_eq!(out, "said\nELF 64-bit LSB pie executable\ntree\n42\nroot:shadow 640\nroot:root 4755\nDebian");
