@@ -25,6 +25,7 @@
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
+//! | `store_care` | `system check`, `df`, the prunes, `reset`, additional stores |
 //! | `bad_days` `kill` `refusals` `self_exe` `hostile_images` | deaths, wrong input, attacks |
 //! | `pull` | pulling, by itself and by run |
 //! | `registry_bad_days` `registry_trust` `registry_deaths` | registries that fail and lie, pulls that die |
@@ -98,3 +99,4 @@ mod run_streams;
 mod run_terminal;
 mod self_exe;
 mod static_binary;
+mod store_care;
