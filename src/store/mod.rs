@@ -38,6 +38,7 @@ pub const ENTRIES: &[&str] = &[
     "blobs",
     "partial",
     "shipped",
+    "manifests",
     "tmp",
 ];
 
