@@ -31,6 +31,7 @@
 //! | `registry_bad_days` `registry_trust` `registry_deaths` | registries that fail and lie, pulls that die |
 //! | `registry_interop` | push and pull between dhow, docker, podman, skopeo and docker-registry |
 //! | `registry_conformance` | the duties of a registry's client, and which test shows which |
+//! | `login` `registry_config` | credentials; mirrors, certificates, proxies |
 //! | `harness_works` `licences` `static_binary` | this harness, what is linked in, and how |
 //!
 //! Environment: `DHOW_MUST=all` (or `docker,podman,...`) turns skips into failures; `DHOW_TEST_DIR` says where
@@ -78,6 +79,7 @@ mod kill;
 mod licences;
 mod lifecycle;
 mod limits;
+mod login;
 mod logs;
 mod nested;
 mod old_kernel;
@@ -85,6 +87,7 @@ mod power_cut;
 mod pull;
 mod refusals;
 mod registry_bad_days;
+mod registry_config;
 mod registry_conformance;
 mod registry_deaths;
 mod registry_interop;

@@ -52,11 +52,16 @@ pub(super) fn login(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let nothing_given = ["username", "password"].iter().all(|flag| one(matches, flag).is_none());
     if nothing_given && !matches.get_flag("password-stdin") {
         // As docker: who is logged in already need not say it again.
-        let stored = stored(host, authfile, &server)?;
-        if stored.is_some_and(|stored| client.ping(&server.registry, Some(&stored)).is_ok()) {
+        if let Some(stored) = stored(host, authfile, &server)? {
             out::err(&format!("Authenticating with existing credentials for {}\n", server.key));
-            out::out("Login Succeeded\n")?;
-            return Ok(0);
+            match client.ping(&server.registry, Some(&stored)) {
+                Ok(()) => {
+                    out::out("Login Succeeded\n")?;
+                    return Ok(0);
+                }
+                Err(error) if error.is::<Unauthorized>() => (),
+                Err(error) => return Err(refused(error, &server, &stored)),
+            }
         }
     }
     let login = given(matches)?;

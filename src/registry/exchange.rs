@@ -14,6 +14,7 @@ use super::backoff::Backoff;
 use super::config;
 use super::credentials;
 use super::credentials::Credentials;
+use super::credentials::HelperFailed;
 use super::failure::Cut;
 use super::failure::Failure;
 use super::failure::Unauthorized;
@@ -36,6 +37,14 @@ pub struct Place {
     pub security: Security,
     /// It is what the user named, not a mirror.
     pub is_origin: bool,
+}
+
+/// What is known of the credentials for a place.
+#[derive(Clone)]
+pub struct Stored {
+    credentials: Option<Credentials>,
+    /// Why a helper that may have some did not give them: told where they turn out to be needed.
+    complaint: Option<String>,
 }
 
 impl Place {
@@ -191,18 +200,29 @@ impl Client {
 
     /// The stored credentials for a place, or `--creds` for what the user named.
     fn credentials(&self, place: &Place) -> Result<Option<Credentials>> {
+        Ok(self.stored(place)?.credentials)
+    }
+
+    fn stored(&self, place: &Place) -> Result<Stored> {
         if place.is_origin && self.options.credentials.is_some() {
-            return Ok(self.options.credentials.clone());
+            return Ok(Stored { credentials: self.options.credentials.clone(), complaint: None });
         }
         let key = format!("{}/{}", place.registry, place.repository);
         let mut known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(credentials) = known.get(&key) {
-            return Ok(credentials.clone());
+        if let Some(stored) = known.get(&key) {
+            return Ok(stored.clone());
         }
         let authfile = self.options.authfile.as_deref();
-        let found = credentials::find(&self.host, authfile, &place.registry, &place.repository)?;
-        known.insert(key, found.clone());
-        Ok(found)
+        let stored = match credentials::find(&self.host, authfile, &place.registry, &place.repository) {
+            Ok(credentials) => Stored { credentials, complaint: None },
+            // A helper that is not on this machine must not keep anybody from what is public.
+            Err(e) if e.is::<HelperFailed>() => {
+                Stored { credentials: None, complaint: Some(crate::error::chain(&e)) }
+            }
+            Err(e) => return Err(e),
+        };
+        known.insert(key, stored.clone());
+        Ok(stored)
     }
 
     /// The error for a refusal: [`Unauthorized`] for 401 and 403, with the way out, else what the registry said.
@@ -218,8 +238,9 @@ impl Client {
 
     fn denial(&self, place: &Place, what: &str, why: String) -> anyhow::Error {
         let registry = place.registry.clone();
-        let hint = match self.credentials(place) {
-            Ok(None) => format!("if it is private: dhow login {registry}"),
+        let hint = match self.stored(place) {
+            Ok(Stored { complaint: Some(complaint), .. }) => complaint,
+            Ok(Stored { credentials: None, .. }) => format!("if it is private: dhow login {registry}"),
             _ => format!(
                 "the credentials for {registry} do not allow this: dhow login {registry} takes others"
             ),

@@ -45,6 +45,7 @@ use crate::oci::Reference;
 use auth::Auth;
 use config::Config;
 use exchange::Place;
+use exchange::Stored;
 use transport::Call;
 use transport::Transport;
 
@@ -88,7 +89,7 @@ pub struct Client {
     transport: Transport,
     auth: Auth,
     /// By registry and repository: a credential helper is a process, asked once.
-    credentials: Mutex<HashMap<String, Option<Credentials>>>,
+    credentials: Mutex<HashMap<String, Stored>>,
     /// Mirrors that nobody answered from: not asked again in this run.
     down: Mutex<HashSet<String>>,
 }

@@ -227,9 +227,11 @@ impl Transport {
             Ok(_) => true,
             Err(e) => {
                 let failure = Failure::of(&url, e);
-                // With a port there is one place to ask; without, plain HTTP has another one.
+                // With a port there is one place to ask; without, plain HTTP has another one, and so it may have through
+                // a proxy of its own.
                 let has_port = split_authority(authority).is_some_and(|(_, port)| port.is_some());
-                if failure.is_unreachable && has_port {
+                let same_way = self.proxies.of(&url) == self.proxies.of(&Url::new(false, authority, "/v2/")?);
+                if failure.is_unreachable && has_port && same_way {
                     return Err(failure.error);
                 }
                 false

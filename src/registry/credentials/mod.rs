@@ -20,6 +20,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::error::{self, Hint, ResultExt};
 use crate::host::Host;
 
 pub use files::target;
@@ -61,9 +62,17 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// A helper was to be asked, and could not answer. Who can do without credentials may go on.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct HelperFailed {
+    /// Which helper, and how it failed.
+    pub why: String,
+}
+
 /// The credentials for a repository: the longest key that fits, `None` where there are none. `authfile` is `--authfile`.
 /// An empty `repository` asks for those of the registry as a whole.
-/// Errors: a file that cannot be understood; a helper that fails, where nothing else has any.
+/// Errors: a file that cannot be understood; [`HelperFailed`], where nothing else has any.
 pub fn find(
     host: &Host,
     authfile: Option<&Path>,
@@ -90,7 +99,13 @@ pub fn find(
             }
         }
     }
-    failed.map_or(Ok(None), Err)
+    let Some(error) = failed else { return Ok(None) };
+    let hint = error.downcast_ref::<Hint>().map(|hint| hint.0.clone());
+    let failed = HelperFailed { why: error::chain(&error) };
+    match hint {
+        Some(hint) => Err(failed).hint(hint),
+        None => Err(failed.into()),
+    }
 }
 
 /// The keys under which credentials for a repository may lie: `reg/a/b`, `reg/a`, `reg`.
