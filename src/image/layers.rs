@@ -15,7 +15,6 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest as _, Sha256};
 
 use crate::error::is_disk_full;
 use crate::event::{Event, Pulling, Sink};
@@ -216,7 +215,9 @@ fn get_one(shared: &Shared<'_>, layer: &Wanted, partial: Partial, progress: &Pro
     if let Some(file) = blob::open(shared.store, &layer.digest)? {
         let _place = shared.unpackers.take();
         match unpack(shared, layer, Told::new(file, layer, progress)) {
-            Err(_) if is_damaged(shared.store, &layer.digest)? => blob::remove(shared.store, &layer.digest)?,
+            Err(_) if blob::verify(shared.store, &layer.digest).is_err() => {
+                blob::remove(shared.store, &layer.digest)?
+            }
             unpacked => {
                 let layers = vec![unpacked.with_context(about)?];
                 return Ok(Got { layers, blobs: Vec::new(), held: vec![partial] });
@@ -245,20 +246,6 @@ fn get_one(shared: &Shared<'_>, layer: &Wanted, partial: Partial, progress: &Pro
             Err(error)
         }
     }
-}
-
-/// Whether a blob of the store was changed on disk.
-fn is_damaged(store: &Store, digest: &Digest) -> Result<bool> {
-    let Some(mut file) = blob::open(store, digest)? else { return Ok(false) };
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut buffer).with_context(|| format!("cannot read blob {digest}"))? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-    Ok(Digest::from_hash(hasher.finalize().as_slice()) != *digest)
 }
 
 /// A layer whose bytes go to a partial, and from there to the unpacker.
@@ -401,5 +388,118 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.0.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Ids;
+    use crate::store::pin::Pins;
+    use crate::store::tests::Scratch;
+    use std::sync::atomic::AtomicU64;
+
+    fn layer(n: usize) -> (Wanted, Vec<u8>) {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        let content = format!("content {n} ").repeat(1000 * n + 1);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, format!("file{n}"), content.as_bytes()).unwrap();
+        let tar = tar.into_inner().unwrap();
+        let mut packed = Vec::new();
+        compression::encode(Compression::Gzip, &mut packed, |out| Ok(out.write_all(&tar)?)).unwrap();
+        let wanted = Wanted {
+            digest: Digest::of(&packed),
+            size: packed.len() as u64,
+            diff_id: DiffId(Digest::of(&tar)),
+            compression: Compression::Gzip,
+            urls: Vec::new(),
+        };
+        (wanted, packed)
+    }
+
+    /// Gets the layers with these numbers and publishes them; what was sent is added to `sent`.
+    fn pull(
+        scratch: &Scratch,
+        layers: &[(Wanted, Vec<u8>)],
+        numbers: &[usize],
+        sent: &AtomicU64,
+    ) -> Result<()> {
+        let store = &scratch.store;
+        let pins = Pins::new(store)?;
+        let wanted: Vec<Wanted> = numbers.iter().map(|n| layers[*n].0.clone()).collect();
+        for one in &wanted {
+            pins.hold(store, &one.digest)?;
+            pins.hold(store, &one.diff_id.0)?;
+        }
+        let open = |wanted: &Wanted, from: u64| {
+            let (_, bytes) = layers.iter().find(|(w, _)| w.digest == wanted.digest).unwrap();
+            let rest = bytes[from as usize..].to_vec();
+            sent.fetch_add(rest.len() as u64, Ordering::Relaxed);
+            Ok(Opened { from, total: Some(wanted.size), body: Box::new(io::Cursor::new(rest)) })
+        };
+        let Got { layers, blobs, held: _held } = get(store, wanted, &open, &mut |_| {})?;
+        image::publish_parts(store, blobs, layers)
+    }
+
+    #[test]
+    fn crowds_that_want_the_same_in_any_order_share_it() {
+        let scratch = Scratch::new(Ids::Root);
+        let layers: Vec<_> = (0..6).map(layer).collect();
+        let sent = AtomicU64::new(0);
+        let orders: [&[usize]; 6] =
+            [&[0, 1, 2, 3], &[3, 2, 1, 0], &[2, 3, 4, 5], &[5, 4, 0], &[1, 1, 5], &[0, 1, 2, 3, 4, 5]];
+        std::thread::scope(|scope| {
+            for order in orders {
+                scope.spawn(|| pull(&scratch, &layers, order, &sent).unwrap());
+            }
+        });
+        assert_eq!(sent.into_inner(), layers.iter().map(|(wanted, _)| wanted.size).sum::<u64>());
+        assert!(layers.iter().all(|(wanted, _)| wanted.is_there(&scratch.store).unwrap()));
+        assert!(partial::list(&scratch.store).unwrap().is_empty() && scratch.is_tidy());
+    }
+
+    #[test]
+    fn a_blob_that_was_damaged_is_fetched_again() {
+        let scratch = Scratch::new(Ids::Root);
+        let layers: Vec<_> = (0..2).map(layer).collect();
+        let sent = AtomicU64::new(0);
+        pull(&scratch, &layers, &[0, 1], &sent).unwrap();
+        let all = sent.swap(0, Ordering::Relaxed);
+        assert_eq!(all, layers[0].0.size + layers[1].0.size);
+        for (wanted, _) in &layers {
+            layer::remove(&scratch.store, &wanted.diff_id).unwrap();
+        }
+        let blob = scratch.store.data.join("blobs/sha256").join(layers[1].0.digest.hex());
+        crate::fs::write(&blob, &layers[1].1[..100]).unwrap();
+        pull(&scratch, &layers, &[0, 1], &sent).unwrap();
+        assert_eq!(sent.into_inner(), layers[1].0.size, "the other was still good");
+        assert!(layers.iter().all(|(wanted, _)| wanted.is_there(&scratch.store).unwrap()));
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_blob_and_leaves_nothing() {
+        let scratch = Scratch::new(Ids::Root);
+        let (good, bytes) = layer(1);
+        let other = layer(2).0;
+        let check = |wanted: Wanted, want: &str| {
+            let digest = wanted.digest.to_string();
+            let error = pull(&scratch, &[(wanted, bytes.clone())], &[0], &AtomicU64::new(0)).unwrap_err();
+            let text = crate::error::chain(&error);
+            assert!(text.contains(want) && text.contains(&digest), "{text}");
+            assert!(partial::list(&scratch.store).unwrap().is_empty() && scratch.is_tidy(), "{text}");
+        };
+        check(Wanted { digest: other.digest.clone(), ..good.clone() }, "its content has digest");
+        check(Wanted { diff_id: other.diff_id.clone(), ..good.clone() }, "its content has digest");
+        check(Wanted { compression: Compression::Zstd, ..good.clone() }, "says zstd, but it is gzip");
+        check(
+            Wanted { compression: Compression::None, ..good.clone() },
+            "says not compressed, but it is gzip",
+        );
+        let twice =
+            [(good.clone(), bytes.clone()), (Wanted { diff_id: other.diff_id, ..good }, bytes.clone())];
+        let error = pull(&scratch, &twice, &[0, 1], &AtomicU64::new(0)).unwrap_err();
+        assert!(error.to_string().contains("two different things"));
     }
 }
