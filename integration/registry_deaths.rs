@@ -37,18 +37,28 @@ fn killed_at_random_moments(s: &Sandbox) {
     registry.behave(|r| if r.is_blob() { drips() } else { Deed::serve() });
     let start = Instant::now();
     s.dhow(["pull", "-q", &registry.name("k:first")]).ok();
-    let whole = start.elapsed().as_micros() as u64;
+    let mut whole = start.elapsed().as_micros() as u64;
     let mut random = Random(u64::from(s.account.uid));
-    for n in 0..DEATHS {
+    let (mut deaths, mut n) = (0, 0);
+    while deaths < DEATHS {
+        n += 1;
         registry.put("k", &format!("v{n}"), &image(n));
         let reference = registry.name(&format!("k:v{n}"));
         registry.behave(|r| if r.is_blob() { drips() } else { Deed::serve() });
-        let moment = Duration::from_micros(random.below(whole + whole / 8));
-        let running = s.dhow(["pull", "-q", &reference]).spawn_with(|_| ());
+        let moment = Duration::from_micros(random.below(whole));
+        let mut running = s.dhow(["pull", "-q", &reference]).spawn_with(|_| ());
         wait::within(moment, || None::<()>);
-        running.signal(Signal::KILL);
+        // What had ended before does not count, and the next ones die sooner.
+        match running.child.try_wait().unwrap() {
+            None => {
+                running.signal(Signal::KILL);
+                (deaths, whole) = (deaths + 1, whole + whole / 20);
+            }
+            Some(_) => whole -= whole / 5,
+        }
+        assert!(n < 20 * DEATHS, "{deaths} deaths in {n} pulls");
         drop(running);
-        let report = || format!("death {n}, after {moment:?} of {whole} µs");
+        let report = || format!("pull {n}, killed after {moment:?}");
         // Right after the death as well as after the next pull.
         let check = s.dhow(["system", "check"]).output();
         assert!(check.code == 0, "{}: {}", report(), check.report());
