@@ -99,6 +99,17 @@ impl Input {
         self.start += n;
     }
 
+    /// Passes over so many bytes; fewer are an error.
+    pub(super) fn skip(&mut self, mut n: u64) -> Result<()> {
+        while n > 0 {
+            let there = (self.fill(1)? as u64).min(n);
+            anyhow::ensure!(there > 0, "the archive is cut off");
+            self.consume(there as usize);
+            n -= there;
+        }
+        Ok(())
+    }
+
     /// Widens the window to at least `wanted` bytes, or fewer if the stream ends before; returns its size.
     pub(super) fn fill(&mut self, wanted: usize) -> Result<usize> {
         while self.available().len() < wanted {

@@ -14,6 +14,7 @@
 
 mod attributes;
 mod beneath;
+mod compare;
 mod copy;
 pub mod decompress;
 mod entry;

@@ -19,13 +19,23 @@ const CHUNK: usize = 256 * 1024;
 
 /// Writes the archive of the layer in this directory; returns its digest.
 pub(super) fn write(layer: &Path, out: &mut dyn Write) -> Result<Digest> {
+    let mut out = Hashed { out, hasher: Sha256::new() };
+    put(layer, &mut |bytes| out.write(bytes))?;
+    Ok(Digest::from_hash(out.hasher.finalize().as_slice()))
+}
+
+/// [`write()`] for who hashes the archive anyway.
+pub(super) fn write_unhashed(layer: &Path, out: &mut dyn Write) -> Result<()> {
+    put(layer, &mut |bytes| out.write_all(bytes).context("cannot write the archive"))
+}
+
+fn put(layer: &Path, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut split = Reader::new(fs::open(&layer.join(layout::SPLIT))?)?;
     let contents = Contents::open(layer)?;
-    let mut out = Hashed { out, hasher: Sha256::new() };
     let mut buffer = vec![0; CHUNK];
     while let Some(record) = split.next()? {
         match record {
-            Record::Raw(bytes) => out.write(&bytes)?,
+            Record::Raw(bytes) => out(&bytes)?,
             Record::File { path, inode, size } => {
                 let name = || format!("cannot read {} of the layer", String::from_utf8_lossy(&path));
                 let mut file = contents.file(&path, inode, size).with_context(name)?;
@@ -36,13 +46,13 @@ pub(super) fn write(layer: &Path, out: &mut dyn Write) -> Result<Digest> {
                     if n == 0 {
                         bail!("{}: it was changed on disk", name());
                     }
-                    out.write(&buffer[..n])?;
+                    out(&buffer[..n])?;
                     left -= n as u64;
                 }
             }
         }
     }
-    Ok(Digest::from_hash(out.hasher.finalize().as_slice()))
+    Ok(())
 }
 
 struct Hashed<'a> {

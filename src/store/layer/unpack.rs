@@ -65,6 +65,28 @@ pub(super) fn unpack(input: &mut Input, layer: &Path, ids: &Ids) -> Result<()> {
     stacking.finish()
 }
 
+/// Reads a stream and puts nothing anywhere: `look` gets the entries.
+pub(super) fn entries(input: &mut Input, mut look: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
+    let mut parser = Parser::new(limits());
+    parser.set_ignore_pax_errors(true);
+    let mut defaults = Defaults::default();
+    loop {
+        let (header_size, found) = next(&mut parser, input, &mut defaults)?;
+        input.consume(header_size);
+        match found {
+            Found::Nothing => {}
+            Found::End => return Ok(()),
+            Found::Entry(entry) => {
+                look(&entry)?;
+                input.skip(entry.payload)?;
+                let padding = entry.payload.next_multiple_of(BLOCK as u64) - entry.payload;
+                let there = (input.fill(padding as usize)? as u64).min(padding);
+                input.skip(there)?;
+            }
+        }
+    }
+}
+
 enum Found {
     Entry(Entry),
     Nothing,

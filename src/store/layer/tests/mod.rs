@@ -35,6 +35,9 @@ fn unpacked(store: &Store, archive: &[u8]) -> Layer {
     assert_eq!(layer.diff_id.0, crate::oci::Digest::of(archive));
     assert_eq!(layer.size, archive.len() as u64);
     assert!(written(store, &layer.diff_id) == archive, "the archive comes back as it was");
+    for depth in [Depth::Quick, Depth::Full] {
+        assert_eq!(verify(store, &layer.diff_id, depth).unwrap(), layer.size, "{depth:?}");
+    }
     layer
 }
 
@@ -91,4 +94,38 @@ fn check(archive: Archive, want: &[&str]) {
     let layer = unpacked(&scratch.store, &archive.end());
     assert_eq!(listing(&scratch.store, &layer), want);
     assert!(scratch.is_tidy());
+}
+
+#[test]
+fn what_was_changed_in_a_layer_is_found() {
+    let scratch = scratch();
+    let store = &scratch.store;
+    let archive = Archive::default().dir("d").file("d/f", "text").symlink("d/l", "f").file("d/x", "");
+    let layer = unpacked(store, &archive.end());
+    let root = diff(store, &layer);
+    let home = root.join("d");
+    let check = |what: &str, change: &dyn Fn(), undo: &dyn Fn()| {
+        change();
+        let error = verify(store, &layer.diff_id, Depth::Full).expect_err(what);
+        assert!(crate::error::chain(&error).contains("d/"), "{what}: {error:#}");
+        undo();
+        verify(store, &layer.diff_id, Depth::Full).unwrap();
+    };
+    let mode = |mode: u32| rustix::fs::chmod(home.join("f"), rustix::fs::Mode::from_raw_mode(mode)).unwrap();
+    check("a mode", &|| mode(0o600), &|| mode(0o644));
+    let link = |target: &str| fs::symlink(Path::new(target), &home.join("l")).unwrap();
+    check("no symlink", &|| fs::remove_file(&home.join("l")).unwrap(), &|| link("f"));
+    let relink = |target: &str| {
+        fs::remove_file(&home.join("l")).unwrap();
+        link(target);
+    };
+    check("another symlink", &|| relink("g"), &|| relink("f"));
+    let move_away = || fs::rename(&home.join("x"), &root.join("x")).unwrap();
+    check("no empty file", &move_away, &|| fs::rename(&root.join("x"), &home.join("x")).unwrap());
+    let write = |text: &[u8]| fs::write(&home.join("f"), text).unwrap();
+    write(b"tExt");
+    assert!(verify(store, &layer.diff_id, Depth::Full).is_err());
+    verify(store, &layer.diff_id, Depth::Quick).unwrap();
+    write(b"longer");
+    assert!(verify(store, &layer.diff_id, Depth::Quick).is_err());
 }
