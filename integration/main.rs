@@ -29,6 +29,7 @@
 //! | `bad_days` `kill` `refusals` `self_exe` `hostile_images` | deaths, wrong input, attacks |
 //! | `pull` | pulling, by itself and by run |
 //! | `registry_bad_days` `registry_trust` `registry_deaths` | registries that fail and lie, pulls that die |
+//! | `push` `image_copy` `manifest` | push, copies without the store, lists for several platforms, remote inspect |
 //! | `registry_interop` | push and pull between dhow, docker, podman, skopeo and docker-registry |
 //! | `registry_conformance` | the duties of a registry's client, and which test shows which |
 //! | `login` `registry_config` | credentials; mirrors, certificates, proxies |
@@ -71,6 +72,7 @@ mod exec;
 mod harness_works;
 mod hostile_archives;
 mod hostile_images;
+mod image_copy;
 mod image_verbs;
 mod import;
 mod inspect;
@@ -81,10 +83,12 @@ mod lifecycle;
 mod limits;
 mod login;
 mod logs;
+mod manifest;
 mod nested;
 mod old_kernel;
 mod power_cut;
 mod pull;
+mod push;
 mod refusals;
 mod registry_bad_days;
 mod registry_config;

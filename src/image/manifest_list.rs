@@ -221,7 +221,8 @@ pub fn push(
     }
     let to = client.repository(destination, Action::Push).with_context(about)?;
     let bytes = index(&list, options.as_docker).to_string().into_bytes();
-    push::put_manifest(&to, destination.tag_or_latest(), &bytes).with_context(about)
+    let media_type = manifest::media_type(&bytes)?;
+    push::put_manifest(&to, destination.tag_or_latest(), &media_type, &bytes).with_context(about)
 }
 
 fn push_entry(

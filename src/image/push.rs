@@ -19,7 +19,7 @@ use crate::oci::DiffId;
 use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::image::ImageManifest;
-use crate::registry::{Action, Client, Repository};
+use crate::registry::{Action, Backoff, BlobUnknown, Client, Repository};
 use crate::store::Store;
 use crate::store::blob;
 use crate::store::image;
@@ -47,6 +47,8 @@ use super::upload::Wanted;
 
 /// How many layers are on their way at once.
 const AT_ONCE: usize = 4;
+/// How often a manifest is put whose parts the registry does not know though it has them.
+const PUT_ATTEMPTS: u32 = 4;
 /// How many names of the store are looked through for repositories that may lend a blob.
 const SIBLINGS_LIMIT: usize = 64;
 
@@ -133,18 +135,34 @@ pub fn ship(
     ship_config(to, &lenders, &described.id, &described.config_bytes)?;
     let is_as_it_was = entries.iter().zip(&layers).all(|(new, old)| new.digest == old.entry.digest);
     let bytes = if is_as_it_was { bytes } else { rewrite::with_layers(&bytes, &entries)? };
-    put_manifest(to, tag, &bytes)
+    put_manifest(to, tag, &manifest::media_type(&bytes)?, &bytes)
 }
 
-/// Puts a manifest whose parts are there already.
-pub fn put_manifest(to: &Repository<'_>, tag: Option<&str>, bytes: &[u8]) -> Result<Pushed> {
+/// Puts a manifest whose parts are there already, under a tag or only under its digest.
+pub fn put_manifest(
+    to: &Repository<'_>,
+    tag: Option<&str>,
+    media_type: &str,
+    bytes: &[u8],
+) -> Result<Pushed> {
     let digest = Digest::of(bytes);
-    let media_type = manifest::media_type(bytes)?;
-    let said = to.put_manifest(tag.unwrap_or(&digest.to_string()), &media_type, bytes)?;
+    let name = tag.map_or_else(|| digest.to_string(), str::to_owned);
+    let mut backoff = Backoff::new();
+    let mut put = || -> Result<Digest> {
+        for _ in 1..PUT_ATTEMPTS {
+            match to.put_manifest(&name, media_type, bytes) {
+                // While another push brings the same blob, docker-registry may for a moment not know it.
+                Err(error) if error.is::<BlobUnknown>() && backoff.wait(None) => {}
+                done => return done,
+            }
+        }
+        to.put_manifest(&name, media_type, bytes)
+    };
+    let said = put()?;
     if said != digest {
         bail!("cannot push the manifest {digest}: the registry took it for {said}");
     }
-    Ok(Pushed { digest, media_type, size: bytes.len() as u64 })
+    Ok(Pushed { digest, media_type: media_type.to_owned(), size: bytes.len() as u64 })
 }
 
 fn ship_config(to: &Repository<'_>, lenders: &Lenders, digest: &Digest, bytes: &[u8]) -> Result<()> {

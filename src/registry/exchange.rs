@@ -15,6 +15,7 @@ use super::config;
 use super::credentials;
 use super::credentials::Credentials;
 use super::credentials::HelperFailed;
+use super::failure::BlobUnknown;
 use super::failure::Cut;
 use super::failure::Failure;
 use super::failure::Unauthorized;
@@ -231,7 +232,9 @@ impl Client {
         let from = response.url.authority.clone();
         let why = response.complaint();
         if is_elsewhere || !matches!(status, 401 | 403) {
-            return anyhow!("{from} refuses {what}: {why}");
+            let is_blob_unknown = why.to_ascii_lowercase().contains("blob_unknown");
+            let error = anyhow!("{from} refuses {what}: {why}");
+            return if is_blob_unknown { error.context(BlobUnknown) } else { error };
         }
         self.denial(place, what, why)
     }

@@ -1,6 +1,7 @@
 //! What goes wrong with a registry: the kinds that a caller branches on, and the words for them.
 
 use std::error::Error as _;
+use std::fmt;
 use std::io;
 
 use anyhow::anyhow;
@@ -50,6 +51,16 @@ impl Cut {
     /// As the error of a `read`.
     pub(super) fn io(why: impl Into<String>) -> io::Error {
         io::Error::new(io::ErrorKind::ConnectionAborted, Cut { why: why.into() })
+    }
+}
+
+/// Rides on the refusal of a manifest that names what the registry does not know (yet). Has no text of its own.
+#[derive(Debug)]
+pub struct BlobUnknown;
+
+impl fmt::Display for BlobUnknown {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
     }
 }
 

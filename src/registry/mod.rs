@@ -51,7 +51,7 @@ use transport::Transport;
 
 pub use backoff::Backoff;
 pub use credentials::Credentials;
-pub use failure::{Cut, Unauthorized};
+pub use failure::{BlobUnknown, Cut, Unauthorized};
 pub use repository::{BlobStream, Manifest, Repository};
 
 /// Where docker.io is: the name is older than its registry.

@@ -13,6 +13,7 @@ use crate::fs;
 use crate::image::manifest;
 use crate::image::oci_layout;
 use crate::image::parallel::Progress;
+use crate::image::push;
 use crate::image::upload;
 use crate::image::upload::Wanted;
 use crate::oci::Digest;
@@ -50,20 +51,13 @@ impl<'a> Target<'a> {
                 Target::Registry(client.repository(reference, Action::Push)?, what)
             }
             Location::OciDirectory(path, tag) => {
-                let layout = read_index(path)?;
-                if layout.is_none() && !fs::read_dir(path)?.is_empty() {
-                    bail!("cannot write to {}: it is neither empty nor an OCI layout", path.display());
-                }
+                claim(path, "oci-layout", LAYOUT)?;
                 fs::create_dir_all(&path.join("blobs/sha256"), 0o755)?;
                 Target::OciDirectory(path.clone(), tag.clone())
             }
             Location::OciArchive(path, tag) => Target::OciArchive(ArchiveFile::create(path)?, tag.clone()),
             Location::Directory(path) => {
-                let is_ours = fs::symlink_metadata(&path.join("version"))?.is_some();
-                if !is_ours && !fs::read_dir(path)?.is_empty() {
-                    bail!("cannot write to {}: it is neither empty nor of the kind dir:", path.display());
-                }
-                fs::create_dir_all(path, 0o755)?;
+                claim(path, "version", DIR_VERSION.as_bytes())?;
                 Target::Directory(path.clone())
             }
             Location::DockerArchive(..) => bail!("a docker archive is written by other means"),
@@ -114,10 +108,7 @@ impl<'a> Target<'a> {
     pub(super) fn put(&self, document: &Manifest) -> Result<()> {
         let Manifest { bytes, digest, media_type } = document;
         match self {
-            Target::Registry(to, _) => {
-                let said = to.put_manifest(&digest.to_string(), media_type, bytes)?;
-                check(digest, &said)
-            }
+            Target::Registry(to, _) => push::put_manifest(to, None, media_type, bytes).map(drop),
             Target::OciDirectory(path, _) => write(&path.join("blobs/sha256").join(digest.hex()), bytes),
             Target::OciArchive(archive, _) => archive.member(
                 &format!("blobs/sha256/{}", digest.hex()),
@@ -132,14 +123,11 @@ impl<'a> Target<'a> {
     pub(super) fn finish(self, top: &Manifest) -> Result<()> {
         match &self {
             Target::Registry(to, what) => {
-                let what = what.clone().unwrap_or_else(|| top.digest.to_string());
-                let said = to.put_manifest(&what, &top.media_type, &top.bytes)?;
-                check(&top.digest, &said)
+                push::put_manifest(to, what.as_deref(), &top.media_type, &top.bytes).map(drop)
             }
             Target::OciDirectory(path, tag) => {
                 self.put(top)?;
                 let entries = entries(read_index(path)?.unwrap_or_default(), top, tag.as_deref());
-                write(&path.join("oci-layout"), LAYOUT)?;
                 write(&path.join("index.json"), index(&entries).as_bytes())
             }
             Target::OciArchive(_, _) => {
@@ -151,21 +139,25 @@ impl<'a> Target<'a> {
                 }
                 archive.finish()
             }
-            Target::Directory(path) => {
-                write(&path.join("version"), DIR_VERSION.as_bytes())?;
-                write(&path.join("manifest.json"), &top.bytes)
-            }
+            Target::Directory(path) => write(&path.join("manifest.json"), &top.bytes),
         }
     }
 }
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
-fn check(digest: &Digest, said: &Digest) -> Result<()> {
-    if said != digest {
-        bail!("cannot put the manifest {digest}: the registry took it for {said}");
+/// Makes a directory one of a kind by the file that says so, first of all, so that a copy that was ended half-way can be
+/// begun again. One that has other things in it is not ours to write to.
+fn claim(path: &Path, mark: &str, content: &[u8]) -> Result<()> {
+    let mark = path.join(mark);
+    if fs::symlink_metadata(&mark)?.is_some() {
+        return Ok(());
     }
-    Ok(())
+    if !fs::read_dir(path)?.is_empty() {
+        bail!("cannot write to {}: it is neither empty nor of this kind", path.display());
+    }
+    fs::create_dir_all(path, 0o755)?;
+    write(&mark, content)
 }
 
 /// Sends a blob. What comes from another registry is read by a thread of its own, so that neither waits for the other.
