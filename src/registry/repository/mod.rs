@@ -34,7 +34,7 @@ pub struct Repository<'a> {
     places: Vec<Place>,
     action: Action,
     /// Uploads that the registry began where a blob could not be mounted: the next one goes on with it.
-    begun: Mutex<HashMap<Digest, Url>>,
+    begun: Mutex<HashMap<Digest, upload::Begun>>,
 }
 
 impl<'a> Repository<'a> {

@@ -43,10 +43,17 @@ const OCTETS: &str = "application/octet-stream";
 /// Gives the bytes of a blob from an offset on.
 type Open<'a> = &'a mut dyn FnMut(u64) -> Result<Box<dyn Read + Send>>;
 
-/// An upload, as far as it got.
-struct Upload {
+/// An upload that the registry has begun.
+pub struct Begun {
     /// Where the next request goes.
     location: Url,
+    /// Pieces, but for the last, have at least so many bytes (OCI-Chunk-Min-Length).
+    least: u64,
+}
+
+/// An upload, as far as it got.
+struct Upload {
+    begun: Begun,
     /// How many bytes the registry has.
     offset: u64,
     /// How many go with one request.
@@ -77,8 +84,8 @@ impl Repository<'_> {
             Ok(response) if response.status == 201 => Ok(true),
             Ok(response) if response.status == 202 => {
                 // It began an upload instead, which serves as well as one of our own.
-                if let Ok(location) = location(&response) {
-                    self.begun().insert(digest.clone(), location);
+                if let Ok(begun) = begun(&response) {
+                    self.begun().insert(digest.clone(), begun);
                 }
                 Ok(false)
             }
@@ -108,13 +115,13 @@ impl Repository<'_> {
         Ok(())
     }
 
-    fn begun(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<Digest, Url>> {
+    fn begun(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<Digest, Begun>> {
         self.begun.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn begin(&self, place: &Place, digest: &Digest) -> Result<Url> {
-        if let Some(location) = self.begun().remove(digest) {
-            return Ok(location);
+    fn begin(&self, place: &Place, digest: &Digest) -> Result<Begun> {
+        if let Some(begun) = self.begun().remove(digest) {
+            return Ok(begun);
         }
         let url = self.url(place, "blobs/uploads/")?;
         let call = Call { body: Some(b""), ..Call::new(Method::POST, url) };
@@ -122,7 +129,7 @@ impl Repository<'_> {
         if response.status != 202 {
             return Err(self.refusal(place, response));
         }
-        location(&response)
+        begun(&response)
     }
 
     fn upload_small(&self, place: &Place, digest: &Digest, size: u64, open: Open<'_>) -> Result<()> {
@@ -134,7 +141,7 @@ impl Repository<'_> {
         // A PUT whose answer was lost may have been the end of its upload: a second one starts anew.
         let mut has_begun_again = false;
         loop {
-            let url = self.begin(place, digest)?.with("digest", &digest.to_string());
+            let url = self.begin(place, digest)?.location.with("digest", &digest.to_string());
             let call = Call { body: Some(&bytes), is_slow: true, ..Call::new(Method::PUT, url) };
             let response = self.exchange(place, &call.header("content-type", OCTETS))?;
             match response.status {
@@ -153,7 +160,7 @@ impl Repository<'_> {
         open: Open<'_>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        let mut upload = Upload { location: self.begin(place, digest)?, offset: 0, piece: size };
+        let mut upload = Upload { begun: self.begin(place, digest)?, offset: 0, piece: size };
         let mut backoff = Backoff::new();
         let mut furthest = 0;
         for _ in 0..MAX_STEPS {
@@ -166,7 +173,7 @@ impl Repository<'_> {
                         if self.has_blob(digest)?.is_some() {
                             return Ok(());
                         }
-                        upload = Upload { location: self.begin(place, digest)?, offset: 0, ..upload };
+                        upload = Upload { begun: self.begin(place, digest)?, offset: 0, ..upload };
                     }
                 }
                 continue;
@@ -176,7 +183,7 @@ impl Repository<'_> {
                 Step::Unsure(e) | Step::Lost(e) if !backoff.wait(None) => return Err(e),
                 Step::Unsure(_) => self.look(place, digest, size, &mut upload)?,
                 Step::Lost(_) => {
-                    upload = Upload { location: self.begin(place, digest)?, offset: 0, ..upload };
+                    upload = Upload { begun: self.begin(place, digest)?, offset: 0, ..upload };
                 }
             }
             // A registry that gets further is given more time.
@@ -201,7 +208,7 @@ impl Repository<'_> {
         let length = upload.piece.min(size - upload.offset);
         let mut body =
             Watched { input: open(upload.offset)?, at: upload.offset, left: length, error: None, progress };
-        let mut call = Call { is_slow: true, ..Call::new(Method::PATCH, upload.location.clone()) }
+        let mut call = Call { is_slow: true, ..Call::new(Method::PATCH, upload.begun.location.clone()) }
             .header("content-type", OCTETS);
         if length != size {
             call = call.header("content-range", format!("{}-{}", upload.offset, upload.offset + length - 1));
@@ -219,15 +226,15 @@ impl Repository<'_> {
             200..=204 => {
                 let arrived = response.header("range").and_then(header::uploaded);
                 let arrived = arrived.unwrap_or(upload.offset + length);
-                upload.location = location(&response).unwrap_or_else(|_| upload.location.clone());
+                upload.begun.location = location(&response).unwrap_or_else(|_| upload.begun.location.clone());
                 if arrived <= upload.offset || arrived > size {
                     return Ok(Step::Unsure(anyhow!("the registry took {arrived} of {size} bytes")));
                 }
                 upload.offset = arrived;
                 Ok(Step::Forward)
             }
-            413 if length > SMALLEST_PIECE => {
-                upload.piece = if length > PIECE { PIECE } else { (length / 2).max(SMALLEST_PIECE) };
+            413 if length > upload.begun.least => {
+                upload.piece = if length > PIECE { PIECE } else { length / 2 }.max(upload.begun.least);
                 Ok(Step::Unsure(self.refusal(place, response)))
             }
             401 | 416 => Ok(Step::Unsure(self.refusal(place, response))),
@@ -239,16 +246,16 @@ impl Repository<'_> {
 
     /// GET: asks how far the registry got; an upload that it knows nothing of begins again.
     fn look(&self, place: &Place, digest: &Digest, size: u64, upload: &mut Upload) -> Result<()> {
-        let response = self.exchange(place, &Call::get(upload.location.clone()))?;
+        let response = self.exchange(place, &Call::get(upload.begun.location.clone()))?;
         let arrived = response.header("range").and_then(header::uploaded).filter(|n| *n <= size);
         match (response.status, arrived) {
             (200..=204, Some(arrived)) => {
-                upload.location = location(&response).unwrap_or_else(|_| upload.location.clone());
+                upload.begun.location = location(&response).unwrap_or_else(|_| upload.begun.location.clone());
                 upload.offset = arrived;
             }
             // What it says is of no use: an upload of our own beginning is.
             _ => {
-                upload.location = self.begin(place, digest)?;
+                upload.begun = self.begin(place, digest)?;
                 upload.offset = 0;
             }
         }
@@ -257,7 +264,7 @@ impl Repository<'_> {
 
     /// PUT: everything is there.
     fn finish(&self, place: &Place, digest: &Digest, upload: &Upload) -> Result<Step> {
-        let url = upload.location.with("digest", &digest.to_string());
+        let url = upload.begun.location.with("digest", &digest.to_string());
         let call = Call { body: Some(b""), is_slow: true, ..Call::new(Method::PUT, url) };
         let response = self.exchange(place, &call.header("content-type", OCTETS))?;
         match response.status {
@@ -266,6 +273,11 @@ impl Repository<'_> {
             _ => Err(self.refusal(place, response)),
         }
     }
+}
+
+fn begun(response: &Response) -> Result<Begun> {
+    let least = response.header("oci-chunk-min-length").and_then(|n| n.parse().ok()).unwrap_or(0);
+    Ok(Begun { location: location(response)?, least: SMALLEST_PIECE.max(least) })
 }
 
 /// Where the upload goes on.

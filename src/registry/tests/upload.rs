@@ -20,7 +20,7 @@ fn uploading(cut_at: usize, piece: usize) -> (Server, Arc<Mutex<Uploads>>) {
             "POST" if r.path.contains("from=secret") => {
                 Reply::new(401).with("www-authenticate", "Basic realm=x")
             }
-            "POST" => Reply::new(202).with("location", at),
+            "POST" => Reply::new(202).with("location", at).with("oci-chunk-min-length", "1100000"),
             "PATCH" if r.length > piece => Reply::new(413),
             "PATCH" => {
                 kept.bytes.extend(&r.body);
@@ -85,8 +85,8 @@ fn uploads_arrive_and_go_on_where_they_were_cut() {
     let resumed = server.seen().into_iter().filter(|r| r.method == "PATCH").nth(1).unwrap();
     assert_eq!(resumed.header("content-range"), Some("1000000-1599999"));
     // Too large for the registry.
-    let (server, kept) = uploading(usize::MAX, 1 << 20);
-    assert_eq!(whole(&server, &large).unwrap(), [0, 0, 1 << 20]);
+    let (server, kept) = uploading(usize::MAX, 1_200_000);
+    assert_eq!(whole(&server, &large).unwrap(), [0, 0, 1_100_000]);
     assert_eq!(kept.lock().unwrap().done, [digest.to_string()]);
 }
 
