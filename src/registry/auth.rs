@@ -18,8 +18,8 @@ use ureq::http::Method;
 use super::challenge;
 use super::challenge::Challenge;
 use super::credentials::Credentials;
-use super::transport::Call;
-use super::transport::Response;
+use super::message::Call;
+use super::message::Response;
 use super::url::Url;
 use super::url::query_escaped;
 

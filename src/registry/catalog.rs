@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use super::Client;
 use super::exchange::Place;
+use super::message::Call;
 use super::repository::list;
-use super::transport::Call;
 use super::url::query_escaped;
 
 /// The host of Docker Hub's search, which is not its registry.

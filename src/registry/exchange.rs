@@ -20,8 +20,8 @@ use super::failure::Cut;
 use super::failure::Failure;
 use super::failure::Unauthorized;
 use super::header;
-use super::transport::Call;
-use super::transport::Response;
+use super::message::Call;
+use super::message::Response;
 use super::transport::Security;
 use super::url::Url;
 

@@ -6,7 +6,7 @@
 //! 1. `repository/`, `catalog`: which request, and what its answer means
 //! 2. `exchange`: the place that answers it (mirrors before the origin), again after 429, 5xx and broken connections
 //! 3. `auth`: a password or a token, once the registry asked for one
-//! 4. `transport`: connections, TLS or not, proxies, redirects; `resolver`, `tls`, `proxy` for it
+//! 4. `transport`: connections, TLS or not, proxies, redirects; `resolver`, `tls`, `proxy`, `forward` for it
 //!
 //! Everything that a registry says is hostile: sizes, counts and walks are bounded, nothing of it is believed unchecked.
 //! Source: distribution-spec v1.1 "Endpoints", distribution/docs/spec/auth.
@@ -20,7 +20,9 @@ pub mod config;
 pub mod credentials;
 mod exchange;
 pub mod failure;
+mod forward;
 mod header;
+mod message;
 mod proxy;
 pub mod repository;
 mod resolver;
@@ -46,7 +48,7 @@ use auth::Auth;
 use config::Config;
 use exchange::Place;
 use exchange::Stored;
-use transport::Call;
+use message::Call;
 use transport::Transport;
 
 pub use backoff::Backoff;

@@ -4,7 +4,6 @@
 //! host, a step down from https to http, a walk without end.
 
 use std::collections::HashMap;
-use std::io;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -20,8 +19,10 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use crate::host::Host;
 
-use super::failure::Cut;
 use super::failure::Failure;
+use super::forward;
+use super::message::Call;
+use super::message::Response;
 use super::proxy::Proxies;
 use super::resolver::Resolver;
 use super::tls::Authorities;
@@ -53,117 +54,6 @@ pub struct Security {
     pub verify: bool,
     /// It may speak plain HTTP.
     pub plain: bool,
-}
-
-/// One request; can be sent again.
-#[derive(Clone)]
-pub struct Call<'a> {
-    /// The method.
-    pub method: http::Method,
-    /// The address.
-    pub url: Url,
-    /// Headers, without Authorization.
-    pub headers: Vec<(&'static str, String)>,
-    /// The body, for the methods that have one.
-    pub body: Option<&'a [u8]>,
-    /// The answer may take minutes.
-    pub is_slow: bool,
-}
-
-impl Call<'_> {
-    /// A request without headers and body.
-    pub fn new(method: http::Method, url: Url) -> Call<'static> {
-        Call { method, url, headers: Vec::new(), body: None, is_slow: false }
-    }
-
-    /// A GET.
-    pub fn get(url: Url) -> Call<'static> {
-        Call::new(http::Method::GET, url)
-    }
-
-    /// With one more header.
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
-
-/// An answer; its body is still to be read.
-pub struct Response {
-    /// The status code.
-    pub status: u16,
-    /// Where it came from, after redirects.
-    pub url: Url,
-    /// Whether another place answered than the one that was asked.
-    pub is_elsewhere: bool,
-    headers: http::HeaderMap,
-    body: ureq::Body,
-}
-
-impl Response {
-    /// A header, if it is there once and is text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// All headers of a name.
-    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.headers.get_all(name).iter().filter_map(|v| v.to_str().ok())
-    }
-
-    /// How long the body says that it is.
-    pub fn length(&self) -> Option<u64> {
-        self.body.content_length()
-    }
-
-    /// The body, as it comes. Its errors are [`Cut`].
-    pub fn stream(self) -> Body {
-        let reader = self.body.into_with_config().limit(u64::MAX).reader();
-        Body { reader, broken: None }
-    }
-
-    /// The whole body; one that is longer than `limit` is an error.
-    pub fn bytes(self, limit: u64) -> Result<Vec<u8>> {
-        let too_long = || anyhow!("the answer has more than {limit} bytes");
-        if self.length().is_some_and(|n| n > limit) {
-            return Err(too_long());
-        }
-        let mut bytes = Vec::new();
-        self.stream().take(limit + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > limit { Err(too_long()) } else { Ok(bytes) }
-    }
-
-    /// What a refusal says, as far as it is worth repeating; empty where it says nothing.
-    pub fn complaint(self) -> String {
-        let status = self.status;
-        let mut bytes = Vec::new();
-        // A body that breaks off has said what it had to say.
-        let _ = self.stream().take(64 << 10).read_to_end(&mut bytes);
-        super::failure::complaint(status, &bytes)
-    }
-}
-
-/// The bytes of a body.
-pub struct Body {
-    reader: ureq::BodyReader<'static>,
-    /// How it broke. Kept, because ureq would report a clean end after the error.
-    broken: Option<String>,
-}
-
-impl Read for Body {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(why) = &self.broken {
-            return Err(Cut::io(why.clone()));
-        }
-        match self.reader.read(buffer) {
-            Err(e) if e.kind() != io::ErrorKind::Interrupted => {
-                let why = super::failure::reason(&e);
-                self.broken = Some(why.clone());
-                Err(Cut::io(why))
-            }
-            read => read,
-        }
-    }
 }
 
 /// The connections of one run.
@@ -208,6 +98,12 @@ impl Transport {
     pub fn url(&self, authority: &str, path: &str, security: Security) -> Result<Url> {
         let is_tls = !security.plain || self.speaks_tls(authority)?;
         Url::new(is_tls, authority, path)
+    }
+
+    /// For tests: what would be found out by asking.
+    #[cfg(test)]
+    pub fn assume_plain(&self, authority: &str) {
+        self.spoken.lock().unwrap().insert(authority.to_owned(), false);
     }
 
     fn speaks_tls(&self, authority: &str) -> Result<bool> {
@@ -313,7 +209,7 @@ impl Transport {
             Some((reader, _)) => run(&agent, request.map(|()| SendBody::from_reader(reader)), call.is_slow),
             None => run(&agent, request.map(|()| SendBody::none()), call.is_slow),
         };
-        let (parts, body) = sent.map_err(|e| Failure::of(&call.url, e))?.into_parts();
+        let (parts, body) = sent.map_err(|e| self.failure(&call.url, e))?.into_parts();
         Ok(Response {
             status: parts.status.as_u16(),
             url: call.url.clone(),
@@ -323,13 +219,25 @@ impl Transport {
         })
     }
 
+    /// The error, with the proxy that may be the cause of it.
+    fn failure(&self, url: &Url, e: ureq::Error) -> Failure {
+        let failure = Failure::of(url, e);
+        match self.proxies.of(url).and_then(|p| ureq::Proxy::new(p).ok()).filter(|_| failure.is_unreachable) {
+            Some(proxy) => {
+                let about = format!("cannot use the proxy {}:{}", proxy.host(), proxy.port());
+                Failure { error: failure.error.context(about), ..failure }
+            }
+            None => failure,
+        }
+    }
+
     /// The connections that are right for an address: one set for each proxy and each set of authorities.
     fn agent(&self, url: &Url, verify: bool) -> Result<Agent> {
         let proxy = self.proxies.of(url);
         let own = if url.is_tls { self.authorities.of(&url.authority)? } else { Default::default() };
         let trust = match (url.is_tls, verify) {
             // A proxy may be spoken to over TLS whatever is behind it.
-            (false, _) if proxy.is_some_and(|p| p.starts_with("https")) => Trust::Machine,
+            (false, _) if proxy.is_some_and(|p| p.starts_with("https:")) => Trust::Machine,
             (false, _) => Trust::Nobody,
             (true, false) => Trust::Anyone(url.authority.clone()),
             (true, true) if own.cas.is_empty() && own.clients.is_empty() => Trust::Machine,
@@ -356,9 +264,11 @@ impl Transport {
             },
             None => None,
         };
+        // Plain HTTP is handed to a proxy that speaks it; all else goes through a tunnel.
+        let forwarder = proxy.clone().filter(|p| !url.is_tls && p.protocol() == ureq::ProxyProtocol::Http);
         let config = Agent::config_builder()
             .tls_config(tls)
-            .proxy(proxy)
+            .proxy(proxy.filter(|_| forwarder.is_none()))
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
@@ -372,7 +282,10 @@ impl Transport {
             .max_idle_connections(32)
             .max_idle_connections_per_host(16)
             .build();
-        let agent = Agent::with_parts(config, DefaultConnector::new(), self.resolver.clone());
+        let agent = match forwarder {
+            Some(proxy) => forward::agent(config, &proxy, self.resolver.clone()),
+            None => Agent::with_parts(config, DefaultConnector::new(), self.resolver.clone()),
+        };
         agents.insert(key, agent.clone());
         Ok(agent)
     }

@@ -12,9 +12,9 @@ use crate::oci::Digest;
 use super::Repository;
 use crate::registry::exchange::Place;
 use crate::registry::header;
-use crate::registry::transport::Body;
-use crate::registry::transport::Call;
-use crate::registry::transport::Response;
+use crate::registry::message::Body;
+use crate::registry::message::Call;
+use crate::registry::message::Response;
 use crate::registry::url::Url;
 
 /// A blob's bytes as they arrive. Not verified: the digest is for the reader to compare. A read error that asking again may

@@ -10,8 +10,8 @@ use crate::oci::Digest;
 
 use super::Repository;
 use crate::registry::exchange::Place;
-use crate::registry::transport::Call;
-use crate::registry::transport::Response;
+use crate::registry::message::Call;
+use crate::registry::message::Response;
 
 /// The most that a manifest or an index may have, as registries have it.
 const LIMIT: u64 = 8 << 20;

@@ -18,8 +18,8 @@ use crate::oci::Reference;
 use super::Action;
 use super::Client;
 use super::exchange::Place;
-use super::transport::Call;
-use super::transport::Response;
+use super::message::Call;
+use super::message::Response;
 use super::url::Url;
 
 pub use blob::BlobStream;

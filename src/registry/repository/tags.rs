@@ -9,8 +9,8 @@ use super::Repository;
 use crate::registry::Client;
 use crate::registry::exchange::Place;
 use crate::registry::header;
-use crate::registry::transport::Call;
-use crate::registry::transport::Response;
+use crate::registry::message::Call;
+use crate::registry::message::Response;
 use crate::registry::url::Url;
 
 /// The most that one page of a list may have.

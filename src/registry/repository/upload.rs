@@ -22,8 +22,8 @@ use crate::registry::exchange::is_busy;
 use crate::registry::failure::Cut;
 use crate::registry::failure::Unauthorized;
 use crate::registry::header;
-use crate::registry::transport::Call;
-use crate::registry::transport::Response;
+use crate::registry::message::Call;
+use crate::registry::message::Response;
 use crate::registry::url::Url;
 
 /// A blob up to this size is held in memory and sent in one piece.

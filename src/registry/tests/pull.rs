@@ -168,3 +168,36 @@ fn nobody_there_is_said_at_once() {
     let error = client().ping("127.0.0.1:1", None).unwrap_err();
     assert!(text(&error).contains("cannot reach 127.0.0.1:1: Connection refused"), "{}", text(&error));
 }
+
+#[test]
+fn a_proxy_is_told_the_whole_address() {
+    let server = Server::start(|_| Reply::new(200).body(MANIFEST));
+    let mut host = host();
+    host.env.insert("HTTP_PROXY".into(), format!("http://me:se%40cret@{}", server.authority).into());
+    host.env.insert("no_proxy".into(), "not.example".into());
+    let options = || Options { tls_verify: Some(false), ..Options::default() };
+    let client = Client::new(&host, options()).unwrap();
+    // No such host but for the proxy; twice, over one connection.
+    let digest = Digest::of(MANIFEST).to_string();
+    client.transport.assume_plain("reg.invalid:5000");
+    let repository = client.repository(&"reg.invalid:5000/a".parse().unwrap(), Action::Push).unwrap();
+    repository.manifest(&digest).unwrap();
+    repository.put_manifest("v1", "x/y", MANIFEST).unwrap();
+    let seen = server.seen();
+    assert_eq!(seen[0].path, format!("http://reg.invalid:5000/v2/a/manifests/{digest}"));
+    assert_eq!(
+        (seen[1].path.as_str(), seen[1].body.as_slice()),
+        ("http://reg.invalid:5000/v2/a/manifests/v1", MANIFEST)
+    );
+    for request in seen {
+        assert_eq!(request.header("proxy-authorization"), Some("Basic bWU6c2VAY3JldA=="));
+        assert_eq!(request.header("host"), Some("reg.invalid:5000"));
+    }
+    // A proxy that is not there is named, its password is not.
+    host.env.insert("HTTP_PROXY".into(), "http://me:secret@127.0.0.1:1".into());
+    let client = Client::new(&host, options()).unwrap();
+    client.transport.assume_plain("reg.invalid:5000");
+    let repository = client.repository(&"reg.invalid:5000/a".parse().unwrap(), Action::Pull).unwrap();
+    let error = text(&repository.manifest("v1").unwrap_err());
+    assert!(error.contains("cannot use the proxy 127.0.0.1:1") && !error.contains("secret"), "{error}");
+}
