@@ -23,6 +23,11 @@ use crate::sys::process::{self, Forked};
 pub struct Entering(Option<Helper>);
 
 impl Entering {
+    /// Whether there is nothing to wait for.
+    pub fn is_over(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Waits until the ids are mapped.
     pub fn finish(self) -> Result<()> {
         self.0.map_or(Ok(()), Helper::wait)

@@ -11,7 +11,7 @@ use super::run_flags::one;
 use super::{Session, events, out, pull, registry_flags, run_flags};
 use crate::engine::Engine;
 use crate::engine::attach::{Ended, Signals, follow};
-use crate::engine::create::{CreateOptions, From, create, make, plan};
+use crate::engine::create::{CreateOptions, From, create};
 use crate::engine::start;
 use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
@@ -40,17 +40,13 @@ pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let cidfile = IdFile::claim(matches)?;
     claim_pidfile(matches)?;
     let signals = if detached { None } else { Some(Signals::catch()?) };
-    let planned = plan(&engine, wanted)?;
-    if let Some(entering) = entering {
-        entering.finish()?;
-    }
-    let created = make(&engine, planned)?;
+    let options = StartOptions { foreground: !detached, stdin: input };
+    let (created, supervisor) = start::make(&engine, entering, wanted, options, &mut events)?;
     let (dir, id) = (created.dir.clone(), created.record.id.clone());
     if let Some(cidfile) = cidfile {
         cidfile.write(&id)?;
     }
-    let options = StartOptions { foreground: !detached, stdin: input };
-    let client = start::start_created(created, options, &mut events)?;
+    let client = start::start_created(created, supervisor, options, &mut events)?;
     write_pidfile(matches, &dir)?;
     let Some(signals) = signals else {
         out::out(&format!("{id}\n"))?;

@@ -79,11 +79,11 @@ pub struct Planned {
 
 /// Plans and makes the container.
 pub fn create(engine: &Engine, wanted: CreateOptions) -> Result<Created> {
-    make(engine, plan(engine, wanted)?)
+    make(engine, plan(engine, random_id()?, wanted)?)
 }
 
-/// Reads and checks all that the container needs. Writes nothing, so no id has to be mapped yet.
-pub fn plan(engine: &Engine, wanted: CreateOptions) -> Result<Planned> {
+/// Reads and checks all that the container `id` needs. Writes nothing, so no id has to be mapped yet.
+pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planned> {
     let store = &engine.store;
     if let Some(name) = &wanted.name
         && !container::is_name(name)
@@ -94,7 +94,6 @@ pub fn plan(engine: &Engine, wanted: CreateOptions) -> Result<Planned> {
     let (source, config) = source(engine, &wanted.from)?;
     let options = wanted.options;
     check(&options)?;
-    let id = random_id()?;
     let dir = ContainerDir::of(store, &id);
     let found = devices::look_up(&options, &store.ids)?;
     // In a user name space no device can be made, only the host's be bound.
@@ -377,7 +376,8 @@ fn random(bytes: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-fn random_id() -> Result<String> {
+/// An id for a new container: 64 hex digits.
+pub(super) fn random_id() -> Result<String> {
     let mut bytes = [0; 32];
     random(&mut bytes)?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())

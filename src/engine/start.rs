@@ -5,14 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result};
 
 use super::Engine;
-use super::create::Created;
+use super::create::{self, CreateOptions, Created};
 use super::reap;
 use crate::event::Sink;
 use crate::fs;
 use crate::oci::runtime::{LinuxResources, Spec};
-use crate::runtime::{Isolation, cgroup};
+use crate::runtime::cgroup;
 use crate::store::container::{ContainerDir, Record, Status};
-use crate::supervisor::{self, Begin, Client};
+use crate::supervisor::{self, Begin, Client, SpawnOptions, Waiting};
+use crate::userns::Entering;
 
 /// How a container is started.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,10 +24,36 @@ pub struct StartOptions {
     pub stdin: bool,
 }
 
+/// Plans, makes and gets ready to start a container, for [`start_created`]. What can go side by side does: newuidmap and
+/// the supervisor start up while we find out what is to run.
+pub fn make(
+    engine: &Engine,
+    entering: Option<Entering>,
+    wanted: CreateOptions,
+    options: StartOptions,
+    events: Sink<'_>,
+) -> Result<(Created, Waiting)> {
+    let id = create::random_id()?;
+    let dir = ContainerDir::of(&engine.store, &id);
+    let (terminal, full) = (wanted.options.terminal, wanted.options.full_isolation);
+    let mut start = || supervise(&dir, terminal, full, options, &mut *events);
+    // A program that is started before its ids are mapped has no rights in the name space.
+    let early = if entering.as_ref().is_none_or(Entering::is_over) { Some(start()?) } else { None };
+    let planned = create::plan(engine, id.clone(), wanted)?;
+    entering.map_or(Ok(()), Entering::finish)?;
+    let supervisor = early.map_or_else(start, Ok)?;
+    Ok((create::make(engine, planned)?, supervisor))
+}
+
 /// Starts a container that was just made. If that fails it is removed again when it was to be removed anyway.
-pub fn start_created(created: Created, options: StartOptions, events: Sink<'_>) -> Result<Client> {
-    let Created { dir, record, resources, lock } = created;
-    spawn(&dir, &record, &resources, lock, options, events)
+pub fn start_created(
+    created: Created,
+    supervisor: Waiting,
+    options: StartOptions,
+    events: Sink<'_>,
+) -> Result<Client> {
+    let Created { record, resources, lock, .. } = created;
+    begin(supervisor, &record, &resources, lock, options, events)
 }
 
 /// Starts a container that exists and does not run. `Ok(None)`: it runs already.
@@ -54,32 +81,49 @@ pub fn start(
     let spec: Spec = serde_json::from_str(&text)
         .with_context(|| format!("cannot read {}", dir.file("config.json").display()))?;
     let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
-    spawn(&dir, &record, &resources, lock, options, events).map(Some)
+    let full = record.options.get("full_isolation").and_then(serde_json::Value::as_bool).unwrap_or(false);
+    let about = || format!("cannot start {}", record.name);
+    let supervisor = supervise(&dir, record.terminal, full, options, events).with_context(about)?;
+    begin(supervisor, &record, &resources, lock, options, events).map(Some)
 }
 
-fn spawn(
+/// Starts the supervisor.
+fn supervise(
     dir: &ContainerDir,
+    terminal: bool,
+    full_isolation: bool,
+    options: StartOptions,
+    events: Sink<'_>,
+) -> Result<Waiting> {
+    let stdio: [BorrowedFd<'_>; 3] =
+        [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let options = SpawnOptions {
+        terminal: terminal && options.foreground,
+        stdio: options.foreground.then_some(stdio),
+        may_downgrade: !full_isolation,
+    };
+    supervisor::spawn(&dir.path, options, events)
+}
+
+/// Tells it to begin.
+fn begin(
+    supervisor: Waiting,
     record: &Record,
     resources: &LinuxResources,
     lock: OwnedFd,
     options: StartOptions,
     events: Sink<'_>,
 ) -> Result<Client> {
-    let stdio: [BorrowedFd<'_>; 3] =
-        [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
-    let full = record.options.get("full_isolation").and_then(serde_json::Value::as_bool).unwrap_or(false);
+    let about = || format!("cannot start {}", record.name);
+    // Here and not in the supervisor, whose pid name space does not show the processes that may have to move.
+    cgroup::prepare(resources).with_context(about)?;
     let begin = Begin {
         foreground: options.foreground,
         stdin: options.stdin,
         size: terminal_size(),
-        isolation: Isolation::Full,
-        may_downgrade: !full,
+        ..Begin::default()
     };
-    let own = options.foreground.then_some(stdio);
-    // Here and not in the supervisor, whose pid name space does not show the processes that may have to move.
-    cgroup::prepare(resources).with_context(|| format!("cannot start {}", record.name))?;
-    supervisor::spawn(dir, lock, &begin, record.terminal, own, events)
-        .with_context(|| format!("cannot start {}", record.name))
+    supervisor.begin(&lock, begin, events).with_context(about)
 }
 
 /// Rows and columns of the terminal that we are on, if any.

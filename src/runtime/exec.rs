@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::create::{Init, Waiter};
 use super::process::{self, Program};
 use super::rootfs::Root;
+use super::sealed::Executable;
 use super::sync::{self, Message, Socket};
 use super::{Stdio, cgroup, seccomp, terminal};
 use crate::error::ResultExt;
@@ -64,6 +65,7 @@ pub struct Entering {
     socket: Socket,
     waiter: Waiter,
     request: OwnedFd,
+    executable: Executable,
 }
 
 /// Starts `enter` for the container whose init is behind `target`. Early: its start-up and the caller's finding out what
@@ -79,8 +81,8 @@ pub fn begin(target: &OwnedFd, foreground: bool, stdio: Option<[OwnedFd; 3]>) ->
     if foreground {
         keep.push((life.as_fd(), LIFE_FD));
     }
-    let (_, pidfd) = super::role::start(&executable, 0, &[c"dhow", c"enter"], stdio, &keep)?;
-    Ok(Entering { socket, waiter: Waiter { pidfd, _life: held }, request })
+    let (_, pidfd) = super::role::start(executable.as_fd(), 0, &[c"dhow", c"enter"], stdio, &keep)?;
+    Ok(Entering { socket, waiter: Waiter { pidfd, _life: held }, request, executable })
 }
 
 impl Entering {
@@ -89,6 +91,8 @@ impl Entering {
         let text = serde_json::to_vec(request).context("cannot write the request")?;
         // If `enter` is gone already, its last words on the socket say more than a broken pipe.
         let _ = std::fs::File::from(self.request).write_all(&text);
+        // Now there is time: the answer is on its way.
+        drop(self.executable);
         Init::from_exec(self.socket, self.waiter)
     }
 }

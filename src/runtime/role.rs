@@ -15,7 +15,7 @@ const CLEAR_OF_TARGETS: i32 = 8;
 /// for the new process; without
 /// `stdio` it keeps ours. `keep` is which descriptor goes to which number (3 and up). Returns pid and pidfd.
 pub fn start(
-    executable: &OwnedFd,
+    executable: BorrowedFd<'_>,
     flags: u64,
     words: &[&CStr],
     stdio: Option<[BorrowedFd<'_>; 3]>,
@@ -32,13 +32,13 @@ pub fn start(
 }
 
 fn place(
-    executable: &OwnedFd,
+    executable: BorrowedFd<'_>,
     words: &[&CStr],
     stdio: Option<[BorrowedFd<'_>; 3]>,
     keep: &[(BorrowedFd<'_>, i32)],
 ) -> Result<()> {
     let clear = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, CLEAR_OF_TARGETS);
-    let executable = clear(executable.as_fd())?;
+    let executable = clear(executable)?;
     let moved = keep.iter().map(|(fd, at)| Ok((clear(*fd)?, *at))).collect::<Result<Vec<_>>>()?;
     if let Some(stdio) = stdio {
         let copies = [clear(stdio[0])?, clear(stdio[1])?, clear(stdio[2])?];

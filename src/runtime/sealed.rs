@@ -6,7 +6,7 @@
 //! or, where overlay is refused, a sealed memory file.
 
 use std::io::{Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -15,10 +15,25 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::fs;
 
-/// A descriptor of our executable, safe to run inside a container. Needs a mount name space that we may mount in.
-pub fn executable() -> Result<OwnedFd> {
+/// Our executable, safe to run inside a container.
+///
+/// To be dropped when there is time: taking the mount down waits for every processor (synchronize_rcu in the kernel).
+#[derive(Debug)]
+pub struct Executable {
+    file: OwnedFd,
+    _mount: Option<OwnedFd>,
+}
+
+impl AsFd for Executable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Opens our executable for running. Needs a mount name space that we may mount in.
+pub fn executable() -> Result<Executable> {
     let exe = Path::new("/proc/self/exe");
-    overlay(exe).or_else(|_| memory_file(exe))
+    overlay(exe).or_else(|_| Ok(Executable { file: memory_file(exe)?, _mount: None }))
 }
 
 /// The same for a process that runs from a sealed executable already, such as the supervisor.
@@ -27,7 +42,7 @@ pub fn own() -> Result<OwnedFd> {
         .context("cannot open our executable")
 }
 
-fn overlay(exe: &Path) -> Result<OwnedFd> {
+fn overlay(exe: &Path) -> Result<Executable> {
     let path = fs::read_link(exe)?.context("/proc/self/exe is no link")?;
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         anyhow::bail!("our executable has no path");
@@ -46,7 +61,7 @@ fn overlay(exe: &Path) -> Result<OwnedFd> {
         ours.st_ino == found.st_ino && ours.st_size == found.st_size,
         "our executable was replaced"
     );
-    Ok(fd)
+    Ok(Executable { file: fd, _mount: Some(tree) })
 }
 
 /// An overlay of this directory. It wants two lower layers where there is no upper; what the second has in it does not

@@ -21,6 +21,7 @@ mod start;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -30,14 +31,14 @@ pub use start::apply_user;
 
 use crate::error::ResultExt;
 use crate::event::{Event, Sink};
+use crate::runtime::sealed::{self, Executable};
 use crate::runtime::sync::{self, Failure, Socket};
-use crate::runtime::{Isolation, chroot, role, sealed};
-use crate::store::container::ContainerDir;
+use crate::runtime::{Isolation, chroot, role};
 
 /// What goes over the control socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Control {
-    /// Command: how to begin.
+    /// Command: how to begin; the container's lock comes along.
     Begin(Begin),
     /// Supervisor: a line for the user.
     Warning(String),
@@ -64,16 +65,13 @@ pub struct Begin {
     pub stdin: bool,
     /// Rows and columns of the command's terminal; 0 where it has none.
     pub size: (u16, u16),
-    /// How far the container is kept apart.
+    /// How far the container is kept apart: what [`spawn`] could get, whatever is written here.
     pub isolation: Isolation,
-    /// Whether `spawn` may take less where the machine gives less.
-    pub may_downgrade: bool,
 }
 
 /// Descriptor numbers of the supervisor, above stdio.
 const CONTROL_FD: i32 = 3;
-const LOCK_FD: i32 = 4;
-const DATA_FD: i32 = 5;
+const DATA_FD: i32 = 4;
 
 /// The command's hold on a supervisor.
 #[derive(Debug)]
@@ -84,45 +82,66 @@ pub struct Client {
     pub data: Option<OwnedFd>,
 }
 
-/// Starts a supervisor for this container, whose lock is handed over, and returns when the program runs.
-/// Without `stdio` it gets /dev/null.
-pub fn spawn(
-    dir: &ContainerDir,
-    lock: OwnedFd,
-    begin: &Begin,
-    terminal: bool,
-    stdio: Option<[BorrowedFd<'_>; 3]>,
-    events: Sink<'_>,
-) -> Result<Client> {
-    let mut begin = begin.clone();
+/// How a supervisor is started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SpawnOptions<'a> {
+    /// The bytes of the container's terminal come to the command.
+    pub terminal: bool,
+    /// Its standard streams; /dev/null without.
+    pub stdio: Option<[BorrowedFd<'a>; 3]>,
+    /// Whether less isolation will do where the machine gives less.
+    pub may_downgrade: bool,
+}
+
+/// A supervisor that has started and waits to hear how to begin. It ends if this is dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    client: Client,
+    isolation: Isolation,
+    executable: Executable,
+}
+
+/// Starts a supervisor for a container that is, or is yet to be made, in the directory `path`.
+pub fn spawn(path: &Path, options: SpawnOptions<'_>, events: Sink<'_>) -> Result<Waiting> {
     let executable = sealed::executable()?;
     let (ours, theirs) = sync::pair()?;
     let null = crate::runtime::exec::null_stdio()?;
-    let stdio = stdio.unwrap_or([null[0].as_fd(), null[1].as_fd(), null[2].as_fd()]);
-    let data = if terminal && begin.foreground { Some(stream_pair()?) } else { None };
-    let mut keep = vec![(theirs.as_fd(), CONTROL_FD), (lock.as_fd(), LOCK_FD)];
+    let stdio = options.stdio.unwrap_or([null[0].as_fd(), null[1].as_fd(), null[2].as_fd()]);
+    let data = if options.terminal { Some(stream_pair()?) } else { None };
+    let mut keep = vec![(theirs.as_fd(), CONTROL_FD)];
     if let Some((_, theirs)) = &data {
         keep.push((theirs.as_fd(), DATA_FD));
     }
-    let path = CString::new(dir.path.as_os_str().as_bytes()).context("the store's path holds a NUL byte")?;
+    let path = CString::new(path.as_os_str().as_bytes()).context("the store's path holds a NUL byte")?;
     let words = [c"dhow", c"supervise", path.as_c_str()];
+    let mut isolation = Isolation::Full;
     // Pid 1 of a name space of its own: when it ends, however it ends, the kernel ends the container nested in it.
-    match role::start(&executable, libc::CLONE_NEWPID as u64, &words, Some(stdio), &keep) {
-        Err(error) if begin.may_downgrade && chroot::is_refusal(&error) => {
+    match role::start(executable.as_fd(), libc::CLONE_NEWPID as u64, &words, Some(stdio), &keep) {
+        Err(error) if options.may_downgrade && chroot::is_refusal(&error) => {
             events(Event::Warning(format!(
                 "this sandbox allows no name spaces, so the container is a chroot: only its files are its own; {}",
                 chroot::HINT
             )));
-            begin.isolation = Isolation::Chroot;
-            role::start(&executable, 0, &words, Some(stdio), &keep)?;
+            isolation = Isolation::Chroot;
+            role::start(executable.as_fd(), 0, &words, Some(stdio), &keep)?;
         }
         other => drop(other.hint(chroot::HINT)?),
     }
-    drop((theirs, lock));
     let client = Client { control: ours, data: data.map(|(ours, _)| ours) };
-    client.control.send(&Control::Begin(begin), None)?;
-    client.await_start(events)?;
-    Ok(client)
+    Ok(Waiting { client, isolation, executable })
+}
+
+impl Waiting {
+    /// Hands the container over, by its lock, and returns when its program runs.
+    pub fn begin(self, lock: &OwnedFd, begin: Begin, events: Sink<'_>) -> Result<Client> {
+        let Waiting { client, isolation, executable } = self;
+        let begin = Control::Begin(Begin { isolation, ..begin });
+        client.control.send(&begin, Some(lock.as_fd()))?;
+        // Now there is time: the answer takes a while.
+        drop(executable);
+        client.await_start(events)?;
+        Ok(client)
+    }
 }
 
 fn stream_pair() -> Result<(OwnedFd, OwnedFd)> {

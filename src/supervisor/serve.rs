@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
 use super::start::{self, Running};
-use super::{Begin, CONTROL_FD, Control, DATA_FD, LOCK_FD};
+use super::{Begin, CONTROL_FD, Control, DATA_FD};
 use crate::host;
 use crate::runtime::sync::{Failure, Socket};
 use crate::runtime::{Isolation, chroot};
@@ -22,15 +22,14 @@ use crate::sys;
 pub fn run(path: &Path) -> Result<()> {
     let fd = |n| sys::process::inherited_fd(n).context("cannot supervise: not started by dhow");
     let control = Socket::from(fd(CONTROL_FD)?);
-    let lock = fd(LOCK_FD)?;
     let data = sys::process::inherited_fd(DATA_FD);
-    for fd in [CONTROL_FD, LOCK_FD, DATA_FD] {
+    for fd in [CONTROL_FD, DATA_FD] {
         sys::process::set_close_on_exec(fd);
     }
     let _ = rustix::process::setsid();
     let dir = ContainerDir { path: path.to_owned() };
     let mut store = store_of(path)?;
-    let Some((Control::Begin(begin), _)) = control.receive::<Control>()? else {
+    let Some((Control::Begin(begin), Some(lock))) = control.receive::<Control>()? else {
         bail!("cannot supervise: the command went away");
     };
     let record = match dir.record() {
