@@ -21,6 +21,7 @@ for_each_user!(
     places,
     on_a_terminal,
     a_helper_keeps_it,
+    a_helper_sees_its_user,
     a_helper_that_is_missing,
     many_at_once,
     parts_of_a_registry,
@@ -265,6 +266,36 @@ fn a_helper_keeps_it(s: &Sandbox) {
         let calls = fs::read_to_string(s.work.join("kept/calls")).unwrap();
         assert!(calls.contains("docker-credential-fake store") && !calls.contains(PASSWORD), "{calls}");
     }
+}
+
+/// A keyring knows its user by id: a helper has to run as who the user is, not as the root of a user name space.
+fn a_helper_sees_its_user(s: &Sandbox) {
+    let registry = locked();
+    let dir = s.subdir("bin");
+    let said = s.work.join("ids");
+    let helper = dir.join("docker-credential-who");
+    let answer = format!(r#"{{"ServerURL":"x","Username":"al","Secret":"{PASSWORD}"}}"#);
+    fs::write(&helper, format!("#!/bin/sh\nid -u >> {}\necho '{answer}'\n", said.display())).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    s.file("config.json", r#"{"credsStore": "who"}"#);
+    let path = format!("{}:/usr/bin:/bin", dir.display());
+    let with = |cmd: Cmd| cmd.env("DOCKER_CONFIG", &s.work).env("PATH", &path);
+    let (name, list) = (registry.name("x:v1"), registry.name("list:v1"));
+    s.dhow(["tag", "busybox", &name]).ok();
+    with(s.dhow(["push", &name])).ok();
+    with(s.dhow(["manifest", "create", &list, &name])).ok();
+    with(s.dhow(["manifest", "push", &list])).ok();
+    s.dhow(["rmi", &name]).ok();
+    with(s.dhow(["pull", &name])).ok();
+    s.dhow(["rmi", &name]).ok();
+    with(s.dhow(["run", "--rm", &name, "true"])).ok();
+    let asked = fs::read_to_string(&said).unwrap();
+    assert!(asked.lines().all(|id| id == s.account.uid.to_string()), "{asked}");
+    // An image that is here needs nobody's password.
+    with(s.dhow(["run", "--rm", &name, "true"])).ok();
+    assert_eq!(fs::read_to_string(&said).unwrap(), asked);
+    s.file("config.json", "{ no JSON");
+    with(s.dhow(["run", "--rm", &name, "true"])).ok();
 }
 
 fn a_helper_that_is_missing(s: &Sandbox) {

@@ -78,6 +78,7 @@ fn registry_options(matches: &ArgMatches, end: &str) -> Result<registry::Options
         cert_dir: one(matches, &format!("{end}-cert-dir")).map(PathBuf::from),
         authfile: authfile.map(PathBuf::from),
         credentials: credentials(matches, &format!("{end}-creds"))?,
+        ..registry::Options::default()
     })
 }
 

@@ -31,12 +31,15 @@ fn with_registry(command: Command) -> Command {
     registry_flags::add(command).arg(switch("insecure", None, "The same as --tls-verify=false"))
 }
 
-fn client(matches: &ArgMatches, session: &Session) -> Result<Client> {
+/// A client of registries; `entering` is what is used after the user name space was entered.
+fn client(matches: &ArgMatches, session: &Session, entering: Option<&Reference>) -> Result<Client> {
     let options = registry_flags::options(matches)?;
     let options = match matches.get_flag("insecure") {
         true => Options { tls_verify: Some(false), ..options },
         false => options,
     };
+    let mut options = options;
+    options.ask_helpers(&session.host, entering)?;
     Client::new(&session.host, options)
 }
 
@@ -68,7 +71,7 @@ pub(super) fn create_args(command: Command) -> Command {
 
 pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let (list, annotations) = (list_name(matches)?, pairs(matches)?);
-    let client = client(matches, session)?;
+    let client = client(matches, session, None)?;
     let engine = session.engine()?;
     let is_new = !manifest_list::exists(&engine.store, &list)?;
     manifest_list::create(&engine.store, &list, matches.get_flag("amend"), &annotations)?;
@@ -120,7 +123,7 @@ pub(super) fn add_args(command: Command) -> Command {
 
 pub(super) fn add_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let (list, changes) = (list_name(matches)?, changes(matches)?);
-    let client = client(matches, session)?;
+    let client = client(matches, session, None)?;
     let engine = session.engine()?;
     for image in many(matches, "names") {
         let all = matches.get_flag("all");
@@ -170,7 +173,7 @@ pub(super) fn inspect_args(command: Command) -> Command {
 
 pub(super) fn inspect_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let typed = many(matches, "names");
-    let client = client(matches, session)?;
+    let client = client(matches, session, None)?;
     let engine = session.engine()?;
     if let [list, image] = typed[..] {
         let list = manifest_list::find(&engine.store, &reference(list)?)?;
@@ -237,7 +240,7 @@ pub(super) fn push_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
         Some(other) => return Err(anyhow!("cannot push as {other:?}")).hint("use oci or v2s2"),
     };
     let options = PushOptions { as_docker, packing: push::packing(matches)?, spool: spool(&session.host) };
-    let client = client(matches, session)?;
+    let client = client(matches, session, Some(&destination))?;
     let engine = session.engine_as_root()?;
     let list = manifest_list::find(&engine.store, &name)?;
     let mut display = Display::new(Headline::Stderr, matches.get_flag("quiet"));

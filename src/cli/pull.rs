@@ -36,7 +36,8 @@ pub(super) fn pull_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     if all_tags && policy != Policy::Always {
         bail!("cannot pull all tags with --policy: what all are, the registry knows");
     }
-    let registry = registry_flags::options(matches)?;
+    let mut registry = registry_flags::options(matches)?;
+    registry.ask_helpers(&session.host, &references)?;
     let engine = session.engine_as_root()?;
     let quiet = matches.get_flag("quiet");
     for reference in references {

@@ -50,8 +50,10 @@ pub(super) fn push_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     let name = one(matches, "image").unwrap_or_default();
     let platform = one(matches, "platform").map(str::parse::<Platform>).transpose()?;
     let options = Options { packing: packing(matches)?, platform };
-    let registry = registry_flags::options(matches)?;
+    let mut registry = registry_flags::options(matches)?;
     let destination = one(matches, "destination").map(destination).transpose()?;
+    // An image may be named by its id too, and then needs a destination.
+    registry.ask_helpers(&session.host, destination.as_ref().or(name.parse().ok().as_ref()))?;
     let engine = session.engine_as_root()?;
     let jobs = if matches.get_flag("all-tags") {
         if destination.is_some() {

@@ -38,6 +38,7 @@ pub(super) fn options(matches: &ArgMatches) -> Result<Options> {
         cert_dir: one(matches, "cert-dir").map(PathBuf::from),
         authfile: one(matches, "authfile").map(PathBuf::from),
         credentials: credentials(matches, "creds")?,
+        ..Options::default()
     })
 }
 

@@ -17,8 +17,12 @@ use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
 use crate::fs;
 use crate::image::ensure;
-use crate::registry::Client;
+use crate::image::ensure::Policy;
+use crate::oci::Reference;
+use crate::registry::credentials::has_helper;
+use crate::registry::{Client, Options};
 use crate::store::container::ContainerDir;
+use crate::store::image::find;
 use crate::userns::Entering;
 
 pub(super) fn run_args(command: Command) -> Command {
@@ -34,8 +38,10 @@ pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     }
     IdFile::check(matches)?;
     let input = wanted.options.interactive;
+    let registry = ask_helpers(matches, session, &wanted)?;
     let (engine, entering) = session.engine_entering()?;
-    let (wanted, entering) = with_image(matches, session, &engine, wanted, entering)?;
+    let ready = Ready { engine: &engine, entering, registry };
+    let (wanted, entering) = with_image(matches, session, ready, wanted)?;
     // From here on there is something to undo; until here a signal simply ends us.
     let cidfile = IdFile::claim(matches)?;
     claim_pidfile(matches)?;
@@ -65,8 +71,10 @@ pub(super) fn code_of(ended: Ended) -> u8 {
 pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let wanted = run_flags::read(matches, &session.host)?;
     IdFile::check(matches)?;
+    let registry = ask_helpers(matches, session, &wanted)?;
     let (engine, entering) = session.engine_entering()?;
-    let (wanted, entering) = with_image(matches, session, &engine, wanted, entering)?;
+    let ready = Ready { engine: &engine, entering, registry };
+    let (wanted, entering) = with_image(matches, session, ready, wanted)?;
     if let Some(entering) = entering {
         entering.finish()?;
     }
@@ -79,18 +87,48 @@ pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result
     Ok(0)
 }
 
+/// The flags about registries, with what helpers say where the image may have to be pulled: they are asked before the user
+/// name space is entered.
+fn ask_helpers(matches: &ArgMatches, session: &mut Session, wanted: &CreateOptions) -> Result<Options> {
+    let mut registry = registry_flags::options(matches)?;
+    let From::Image(name, _) = &wanted.from else { return Ok(registry) };
+    let Ok(reference) = name.parse::<Reference>() else { return Ok(registry) };
+    let policy = one(matches, "pull").map(pull::policy).transpose()?.unwrap_or_default();
+    let is_pulled = match policy {
+        _ if !session.host.is_rootless() => false,
+        Policy::Never => false,
+        Policy::Always | Policy::Newer => true,
+        // Most have no helper: the image need not be looked up twice for them.
+        Policy::Missing => {
+            let authfile = registry.authfile.as_deref();
+            has_helper(&session.host, authfile, &reference.registry, &reference.repository)
+                .is_ok_and(|has| has)
+                && find(&session.engine()?.store, name).is_err()
+        }
+    };
+    if is_pulled {
+        registry.ask_helpers(&session.host, [&reference])?;
+    }
+    Ok(registry)
+}
+
+/// What looking an image up needs.
+struct Ready<'a> {
+    engine: &'a Engine,
+    entering: Entering,
+    registry: Options,
+}
+
 /// Looks the image up, and pulls it where that is wanted; before that, the ids are awaited.
 fn with_image(
     matches: &ArgMatches,
     session: &Session,
-    engine: &Engine,
+    Ready { engine, entering, registry }: Ready<'_>,
     mut wanted: CreateOptions,
-    entering: Entering,
 ) -> Result<(CreateOptions, Option<Entering>)> {
     let From::Image(name, found) = &mut wanted.from else { return Ok((wanted, Some(entering))) };
     let policy = one(matches, "pull").map(pull::policy).transpose()?.unwrap_or_default();
     let options = ensure::Options { policy, platform: pull::platform(matches, &session.host)? };
-    let registry = registry_flags::options(matches)?;
     let mut entering = Some(entering);
     let client = || {
         entering.take().map_or(Ok(()), Entering::finish)?;

@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 use super::config;
 use super::credentials;
 use super::credentials::Credentials;
-use super::credentials::HelperFailed;
+use super::credentials::Stored;
 use super::failure::BlobUnknown;
 use super::failure::Cut;
 use super::failure::Failure;
@@ -38,14 +38,6 @@ pub struct Place {
     pub security: Security,
     /// It is what the user named, not a mirror.
     pub is_origin: bool,
-}
-
-/// What is known of the credentials for a place.
-#[derive(Clone)]
-pub struct Stored {
-    credentials: Option<Credentials>,
-    /// Why a helper that may have some did not give them: told where they turn out to be needed.
-    complaint: Option<String>,
 }
 
 impl Place {
@@ -214,14 +206,7 @@ impl Client {
             return Ok(stored.clone());
         }
         let authfile = self.options.authfile.as_deref();
-        let stored = match credentials::find(&self.host, authfile, &place.registry, &place.repository) {
-            Ok(credentials) => Stored { credentials, complaint: None },
-            // A helper that is not on this machine must not keep anybody from what is public.
-            Err(e) if e.is::<HelperFailed>() => {
-                Stored { credentials: None, complaint: Some(crate::error::chain(&e)) }
-            }
-            Err(e) => return Err(e),
-        };
+        let stored = credentials::look_up(&self.host, authfile, &place.registry, &place.repository)?;
         known.insert(key, stored.clone());
         Ok(stored)
     }

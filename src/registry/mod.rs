@@ -34,6 +34,7 @@ mod tls;
 mod transport;
 mod url;
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -46,8 +47,8 @@ use crate::oci::Reference;
 
 use auth::Auth;
 use config::Config;
+use credentials::Stored;
 use exchange::Place;
-use exchange::Stored;
 use message::Call;
 use transport::Transport;
 
@@ -70,6 +71,39 @@ pub struct Options {
     pub authfile: Option<PathBuf>,
     /// `--creds`: used instead of stored ones.
     pub credentials: Option<Credentials>,
+    /// What helpers were asked for beforehand, by registry and repository: see [`Options::ask_helpers`].
+    pub helped: HashMap<String, Stored>,
+}
+
+impl Options {
+    /// Asks credential helpers now for what these references may need. For a user, before the user name space is entered:
+    /// in there a keyring takes the helper for root, and does not know it (D-Bus compares ids, gpg looks for another
+    /// agent). Where no helper is configured, nothing is done.
+    pub fn ask_helpers<'a>(
+        &mut self,
+        host: &Host,
+        references: impl IntoIterator<Item = &'a Reference>,
+    ) -> Result<()> {
+        if self.credentials.is_some() || !host.is_rootless() {
+            return Ok(());
+        }
+        let authfile = self.authfile.as_deref();
+        for reference in references {
+            if !credentials::has_helper(host, authfile, &reference.registry, &reference.repository)? {
+                continue;
+            }
+            // What is blocked is refused later, by who uses it.
+            let Ok(places) = config::load(host)?.endpoints(reference) else { continue };
+            let origin = format!("{}/{}", reference.registry, reference.repository);
+            let places: BTreeSet<String> = places.into_iter().map(|e| e.location).chain([origin]).collect();
+            for place in places {
+                let (registry, repository) = place.split_once('/').unwrap_or((&place, ""));
+                let stored = credentials::look_up(host, authfile, registry, repository)?;
+                self.helped.insert(place, stored);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is to be done with a repository: it decides the scope that is asked for.
@@ -103,7 +137,7 @@ impl Client {
             config: config::load(host)?,
             transport: Transport::new(host, options.cert_dir.clone()),
             auth: Auth::default(),
-            credentials: Mutex::default(),
+            credentials: Mutex::new(options.helped.clone()),
             down: Mutex::default(),
             host: host.clone(),
             options,

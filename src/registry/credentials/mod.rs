@@ -70,6 +70,39 @@ pub struct HelperFailed {
     pub why: String,
 }
 
+/// What is known of the credentials for a repository, where a helper that fails is no error yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// As [`find`] gives them.
+    pub credentials: Option<Credentials>,
+    /// Why a helper that may have some did not give them: to be told where they turn out to be needed.
+    pub complaint: Option<String>,
+}
+
+/// The same as [`find`]; a helper that fails, which may be one that is not on this machine, must not keep anybody from what
+/// is public.
+pub fn look_up(host: &Host, authfile: Option<&Path>, registry: &str, repository: &str) -> Result<Stored> {
+    match find(host, authfile, registry, repository) {
+        Ok(credentials) => Ok(Stored { credentials, complaint: None }),
+        Err(e) if e.is::<HelperFailed>() => {
+            Ok(Stored { credentials: None, complaint: Some(error::chain(&e)) })
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether [`find`] may start a helper for this.
+pub fn has_helper(host: &Host, authfile: Option<&Path>, registry: &str, repository: &str) -> Result<bool> {
+    let keys = keys(registry, repository);
+    for file in files::to_read(host, authfile)? {
+        let Some(document) = file.document()? else { continue };
+        if document.store().is_some() || keys.iter().any(|key| document.helper(key).is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The credentials for a repository: the longest key that fits, `None` where there are none. `authfile` is `--authfile`.
 /// An empty `repository` asks for those of the registry as a whole.
 /// Errors: a file that cannot be understood; [`HelperFailed`], where nothing else has any.
