@@ -54,6 +54,9 @@ pub(super) fn pull_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
             out::out(&format!("{}/{}\n", reference.registry, reference.repository))?;
             continue;
         }
+        if reference.tag.is_none() && reference.digest.is_none() && !quiet {
+            out::out("Using default tag: latest\n")?;
+        }
         let options = ensure::Options { policy, platform: platform.clone() };
         let (reference, digest, is_new) = pull_one(&engine, client, &reference, options, &mut display)?;
         drop(display);

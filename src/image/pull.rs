@@ -131,8 +131,8 @@ fn pull_named(
     events: Sink<'_>,
 ) -> Result<Pulled> {
     let repository = client.repository(reference, Action::Pull)?;
-    events(Event::PullingFrom { tag: asked(reference), repository: reference.repository.clone() });
     if let Some(found) = up_to_date(store, &repository, reference, options)? {
+        events(pulling_from(reference));
         return Ok(found);
     }
     get(store, &repository, reference, options, std::slice::from_ref(reference), events)
@@ -143,6 +143,11 @@ pub fn refetch(store: &Store, client: &Client, reference: &Reference, events: Si
     let about = || format!("cannot fetch {}", reference.familiar());
     let repository = client.repository(reference, Action::Pull).with_context(about)?;
     get(store, &repository, reference, &Options::default(), &[], events).with_context(about).map(drop)
+}
+
+/// As docker, this is told once the registry is known to have it.
+fn pulling_from(reference: &Reference) -> Event {
+    Event::PullingFrom { tag: asked(reference), repository: reference.repository.clone() }
 }
 
 /// What the registry is asked for.
@@ -169,6 +174,7 @@ fn get(
     let pins = Pins::new(store)?;
     let wanted = options.platform.clone().unwrap_or_else(Platform::host);
     let (top, found) = resolve(repository, &asked, &wanted)?;
+    events(pulling_from(reference));
     if let Some(digest) = &reference.digest
         && *digest != top
     {
