@@ -30,7 +30,7 @@ for_each_user!(
     an_additional_store_by_configuration,
     a_damaged_name_can_be_removed,
 );
-for_root!(an_additional_store_on_a_read_only_mount);
+for_root!(an_additional_store_on_a_read_only_mount, a_pull_is_durable_in_order);
 for_rootless!(an_additional_store_of_root);
 
 /// An image of the busybox layer and one of random bytes, pulled as `x`, so that the store has the compressed layers.
@@ -532,4 +532,90 @@ fn a_damaged_name_can_be_removed(s: &Sandbox) {
     // Only now can anybody tell that the documents of the lost one are of no use.
     assert!(check(s, &["--repair"]).exits(0).text().contains("2 removed"));
     is_well(s);
+}
+
+/// What strace saw of what makes things durable: (call, arguments), in the order in which the calls ended.
+fn traced(text: &str) -> Vec<(String, String)> {
+    let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut calls = Vec::new();
+    for line in text.lines() {
+        let Some((pid, rest)) = line.split_once(' ') else { continue };
+        let rest = rest.trim_start();
+        if let Some(start) = rest.strip_suffix(" <unfinished ...>") {
+            begun.insert(pid, start);
+            continue;
+        }
+        let is_resumed = rest.starts_with("<... ");
+        let whole = if is_resumed { begun.remove(pid).unwrap_or_default() } else { rest };
+        if let Some((call, arguments)) = whole.split_once('(') {
+            calls.push((call.to_owned(), arguments.to_owned()));
+        }
+    }
+    calls
+}
+
+/// Nothing gets its place before its bytes are on the disk, and no name before what it stands for has its place there.
+fn a_pull_is_durable_in_order(s: &Sandbox) {
+    crate::capability::needs!("strace");
+    let registry = Hostile::start();
+    registry.put("care/x", "v1", &Image::small(5, 4, 100_000));
+    let trace = s.work.join("trace");
+    let calls =
+        "write,pwrite64,writev,copy_file_range,ftruncate,syncfs,fsync,fdatasync,rename,renameat,renameat2";
+    let wrapper = [
+        "strace",
+        "-f",
+        "-y",
+        "-s",
+        "0",
+        "-o",
+        &trace.display().to_string(),
+        "-e",
+        &format!("trace={calls}"),
+    ]
+    .map(str::to_owned);
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    s.dhow(["pull", "-q", &registry.name("care/x:v1")]).under(&wrapper).ok();
+    let calls = traced(&fs::read_to_string(&trace).unwrap());
+    let is_rename = |call: &str| call.starts_with("rename");
+    let quoted = |arguments: &str| -> Vec<String> {
+        arguments.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let place = |to: &str, dir: &str| Path::new(to).parent() == Some(&s.store.join(dir));
+    let (mut n_objects, mut n_names) = (0, 0);
+    for (at, (_, arguments)) in calls.iter().enumerate().filter(|(_, (call, _))| is_rename(call)) {
+        let paths = quoted(arguments);
+        let [from, to] = &paths[..] else { panic!("{arguments}") };
+        let is_object = place(to, "layers") || place(to, "blobs/sha256");
+        let is_name = place(to, "images");
+        if !is_object && !is_name {
+            continue;
+        }
+        let before = &calls[..at];
+        let is_written = |(call, arguments): &(String, String)| {
+            !call.contains("sync") && !is_rename(call) && arguments.contains(from.as_str())
+        };
+        if let Some(last) = before.iter().rposition(is_written) {
+            let is_synced = before[last..].iter().any(|(call, arguments)| {
+                call == "syncfs" || call.contains("sync") && arguments.contains(from.as_str())
+            });
+            assert!(is_synced, "{from} was renamed to {to} before it was on the disk");
+        }
+        n_objects += usize::from(is_object);
+        n_names += usize::from(is_name);
+        if !is_name {
+            continue;
+        }
+        for dir in ["layers", "blobs/sha256"] {
+            let into = |(call, arguments): &(String, String)| {
+                is_rename(call) && quoted(arguments).get(1).is_some_and(|to| place(to, dir))
+            };
+            let last = before.iter().rposition(into).unwrap_or_else(|| panic!("nothing in {dir}"));
+            let named = format!("<{}>", s.store.join(dir).display());
+            let is_synced =
+                |(call, arguments): &(String, String)| call == "fsync" && arguments.contains(&named);
+            assert!(before[last..].iter().any(is_synced), "the name {to} came before {dir} was on the disk");
+        }
+    }
+    assert!(n_objects >= 4 + 4 && n_names == 1, "{n_objects} {n_names}");
 }

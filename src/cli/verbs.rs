@@ -32,6 +32,9 @@ const HISTORY: Verb = verb!("history", "Show how an image was made", i::history_
 const PULL: Verb = verb!("pull", "Get an image from a registry", pull::pull_args, pull::pull_verb);
 const PUSH: Verb = verb!("push", "Send an image to a registry", push::push_args, push::push_verb);
 
+const INFO: Verb =
+    verb!("info", "Show what this machine and its store are", system::info::args, system::info::info);
+
 pub(super) static TOP: &[Verb] = &[
     RUN,
     CREATE,
@@ -62,6 +65,8 @@ pub(super) static TOP: &[Verb] = &[
     TAG,
     UNTAG,
     HISTORY,
+    INFO,
+    verb!("version", "Show the version", system::info::args, system::info::version),
 ];
 
 pub(super) static CONTAINER: &[Verb] = &[
@@ -118,6 +123,7 @@ pub(super) static IMAGE: &[Verb] = &[
 ];
 
 pub(super) static SYSTEM: &[Verb] = &[
+    INFO,
     verb!("df", "Show what takes room on the disk", system::df::df_args, system::df::df_verb),
     verb!(
         "check",

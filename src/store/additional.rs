@@ -38,7 +38,7 @@ pub fn stores(host: &Host, options: &[String]) -> Result<Vec<PathBuf>> {
     for file in files(host) {
         let Some(text) = fs::read_to_string_if_exists(&file)? else { continue };
         // Most files do not have the key: they are not even parsed.
-        if !text.contains("additionalimagestores") {
+        if !text.lines().any(|l| !l.trim_start().starts_with('#') && l.contains("additionalimagestores")) {
             continue;
         }
         let named = match parse(&text) {

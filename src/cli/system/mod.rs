@@ -2,4 +2,5 @@
 
 pub(super) mod check;
 pub(super) mod df;
+pub(super) mod info;
 pub(super) mod prune;
