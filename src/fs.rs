@@ -93,7 +93,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Replaces a file as one step: readers see the old or the new one, never a part. Not synced.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let draft = draft_of(path);
+    // Process id and a counter: two writers of one path never share a draft.
+    static DRAFTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let n = DRAFTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.{n}.draft", std::process::id()));
+    let draft = PathBuf::from(draft);
     let written = create_new(&draft, 0o644)
         .and_then(|mut f| f.write_all(bytes).with_context(|| format!("cannot write {}", path.display())))
         .and_then(|()| rename(&draft, path));
@@ -104,10 +109,14 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// The same for a file that is the user's own and not ours to make anew: only its owner may read it (mode 0600), its owner
-/// stays the same, and it is on the disk before it takes the old one's place.
+/// stays the same, and it is on the disk before it takes the old one's place. The caller holds a lock: the draft has one
+/// name, so that one which a dead writer left, with secrets in it, does not stay.
 pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let owner = metadata(path)?.map(|m| (m.uid(), m.gid()));
-    let draft = draft_of(path);
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".dhow-draft");
+    let draft = PathBuf::from(draft);
+    remove_file(&draft)?;
     let write = |mut file: File| {
         file.write_all(bytes)?;
         if let Some((uid, gid)) = owner.filter(|_| rustix::process::geteuid().is_root()) {
@@ -122,15 +131,6 @@ pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&draft);
     }
     written
-}
-
-/// Process id and a counter: two writers of one path never share a draft.
-fn draft_of(path: &Path) -> PathBuf {
-    static DRAFTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let n = DRAFTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}.{n}.draft", std::process::id()));
-    PathBuf::from(draft)
 }
 
 /// Returns when a file's bytes are on the disk.

@@ -218,6 +218,8 @@ mod tests {
                 Kept::File(config.clone())
             );
         }
+        // One that died while writing left its draft: the next takes it away.
+        fs::write(&place.dir.join("d/config.json.dhow-draft"), b"half").unwrap();
         assert_eq!(place.find("docker.io"), Some(basic("cker.io")));
         assert_eq!(super::super::find(host, None, "r:1", "ns/x").unwrap(), Some(basic("1/ns")));
         assert_eq!(super::super::find(host, None, "r:1", "nsx").unwrap(), Some(basic("1")));

@@ -164,6 +164,38 @@ fn the_catalogue_is_searched() {
 }
 
 #[test]
+fn docker_hub_is_searched_page_by_page() {
+    let result = |name: &str, stars: u64, is_official: bool| {
+        format!(r#"{{"name":"{name}","description":null,"star_count":{stars},"is_official":{is_official}}}"#)
+    };
+    let server = Server::start(move |r| {
+        let page = |all: &[String]| {
+            Reply::new(200).body(format!(r#"{{"num_pages":2,"results":[{}]}}"#, all.join(",")).into_bytes())
+        };
+        match r.path.as_str() {
+            "http://index.docker.io/v1/search?q=a%20b&n=100&page=1" => {
+                page(&[result("a", 9, true), result("x/a", 1, false)])
+            }
+            "http://index.docker.io/v1/search?q=a%20b&n=100&page=2" => page(&[result("y/a", 5, false)]),
+            _ => Reply::new(404),
+        }
+    });
+    // Hub itself is out of reach for a test: a proxy leads to the server in its place.
+    let mut host = host();
+    for name in ["HTTP_PROXY", "HTTPS_PROXY"] {
+        host.env.insert(name.into(), server.authority.clone().into());
+    }
+    let client = Client::new(&host, Options { tls_verify: Some(false), ..Options::default() }).unwrap();
+    let find = |limit, filters: &catalog::Filters| -> Vec<String> {
+        let found = catalog::search(&client, "docker.io", "a b", limit, filters).unwrap();
+        found.into_iter().map(|f| f.name).collect()
+    };
+    assert_eq!(find(100, &Default::default()), ["a", "x/a", "y/a"]);
+    assert_eq!(find(100, &catalog::Filters { stars: 5, ..Default::default() }), ["a", "y/a"]);
+    assert_eq!(find(100, &catalog::Filters { is_official: Some(true), ..Default::default() }), ["a"]);
+}
+
+#[test]
 fn nobody_there_is_said_at_once() {
     let error = client().ping("127.0.0.1:1", None).unwrap_err();
     assert!(text(&error).contains("cannot reach 127.0.0.1:1: Connection refused"), "{}", text(&error));
