@@ -24,9 +24,10 @@ pub struct Unauthorized {
     pub why: String,
 }
 
-/// The connection broke, in the middle of a body or before: asking again, from where it broke, goes on.
+/// The connection broke, in the middle of a body or before, or the registry is too busy: asking again, from where it broke,
+/// goes on.
 #[derive(Debug, thiserror::Error)]
-#[error("the connection broke: {why}")]
+#[error("{why}")]
 pub struct Cut {
     /// How it broke.
     pub why: String,
@@ -50,7 +51,10 @@ impl Cut {
 
     /// As the error of a `read`.
     pub(super) fn io(why: impl Into<String>) -> io::Error {
-        io::Error::new(io::ErrorKind::ConnectionAborted, Cut { why: why.into() })
+        io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            Cut { why: format!("the connection broke: {}", why.into()) },
+        )
     }
 }
 
@@ -121,7 +125,8 @@ impl Failure {
         let why = reason(e);
         let cannot = |is_transient, is_unreachable| Failure {
             error: if is_transient {
-                anyhow::Error::new(Cut { why: why.clone() }).context(format!("cannot talk to {host}"))
+                anyhow::Error::new(Cut { why: format!("the connection broke: {why}") })
+                    .context(format!("cannot talk to {host}"))
             } else {
                 anyhow!("{why}").context(format!("cannot reach {host}"))
             },
