@@ -26,7 +26,7 @@
 //! | `partial/HEX` | `store::partial` | a blob that is being fetched, locked by its fetcher; kept to be resumed |
 //! | `layers/HEX/` | `store::layer` | one unpacked layer, named by its diff id |
 //! | `layers/CHAIN.dirs/` | `store::layer` | directories that a layer only implies, with what the layers beneath say of them |
-//! | `images/` | `store::image` | one small file a name: reference -> manifest digest |
+//! | `images/` | `store::image` | one small file a name: reference -> manifest digest, and what a listing shows of it |
 //! | `shipped/HEX` | `store::shipped` | a layer as it was pulled and pushed, and where that lies: a hint |
 //! | `manifests/` | `image::manifest_list` | one small file a manifest list: an index in the making |
 //! | `containers/ID/` | `store::container` | an OCI bundle: config.json, the record, upper, log, exit code |
@@ -37,6 +37,10 @@
 //! DATA is /var/lib/dhow, or ~/.local/share/dhow for a user. There is no run directory: what is true only for this boot
 //! is true only while a lock is held, and locks do not survive a boot. So cron, su, ssh and a desktop session, whatever
 //! their XDG_RUNTIME_DIR, see the same containers.
+//!
+//! What was damaged there is found by `system check` (`image::check`), and made again or fetched again by its `--repair`.
+//! Until then it is in nobody's way: what can be listed is listed, what can be removed is removed, and nothing is freed that
+//! a damaged image might need. Other stores (`store::additional`) may be used beside this one; they are only read.
 //!
 //! # Processes
 //!

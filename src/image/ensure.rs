@@ -10,7 +10,7 @@ use crate::registry::Client;
 use crate::store::Store;
 use crate::store::image;
 use crate::store::image::Image;
-use crate::store::image::find::{By, find_by};
+use crate::store::image::find::{By, find_alone};
 
 use super::Platform;
 use super::pull;
@@ -56,7 +56,7 @@ pub struct Options {
     pub platform: Option<Platform>,
 }
 
-/// The image by this name or id. `client` is called where a registry is to be asked, at most once.
+/// The image by this name or id, which need not tell its other names. `client` is called where a registry is to be asked, at most once.
 pub fn ensure(
     store: &Store,
     name_or_id: &str,
@@ -107,7 +107,7 @@ enum Here {
 }
 
 fn here(store: &Store, name_or_id: &str, platform: Option<&Platform>) -> Result<Here> {
-    match find_by(store, name_or_id) {
+    match find_alone(store, name_or_id) {
         Ok((image, by)) => match platform {
             Some(wanted) if !pull::is_for(&image.config, wanted) => {
                 let own = pull::platform_of(&image.config);

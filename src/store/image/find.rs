@@ -13,7 +13,7 @@ use crate::store::blob;
 use super::Image;
 use super::Named;
 use super::names;
-use super::names::Names;
+use super::names::{Names, Record};
 use super::summary::Summary;
 
 /// How an image was asked for, because removing one by its name means the name.
@@ -38,6 +38,22 @@ pub fn find_by(store: &Store, name_or_id: &str) -> Result<(Image, By)> {
     let mut image = super::image(store, &entry.manifest, entry.named)?;
     image.is_read_only = entry.is_read_only;
     Ok((image, by))
+}
+
+/// [`find_by`] for who does not ask for the image's other names: where it is found by name, that is all that is told,
+/// because the others take reading all there are.
+pub fn find_alone(store: &Store, name_or_id: &str) -> Result<(Image, By)> {
+    if let Ok(reference) = name_or_id.parse::<Reference>()
+        && reference.digest.is_none()
+    {
+        let reference = reference.with_default_tag();
+        if let Some(record) = names::record(store, &reference)? {
+            let Record { manifest, index, created, .. } = record;
+            let named = Named { reference: reference.clone(), manifest: manifest.clone(), index, created };
+            return Ok((super::image(store, &manifest, vec![named])?, By::Name(reference)));
+        }
+    }
+    find_by(store, name_or_id)
 }
 
 /// [`find_by`] for what needs no documents, so that damaged images are found too.
