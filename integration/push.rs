@@ -138,6 +138,11 @@ fn what_is_printed(s: &Sandbox) {
     );
     assert_eq!(out.text(), want);
     assert_eq!(out.error_text(), format!("{layer}: Preparing\n{layer}: Pushed\n"));
+    // What it is called there is known, and what is there is not pulled.
+    let digests = s.inspect(&to, "{{json .RepoDigests}}");
+    assert!(digests.contains(&format!("{}@{digest}", registry.name("some/app"))), "{digests}");
+    s.inspect(&format!("{}@{digest}", registry.name("some/app")), "{{.Id}}");
+    assert!(s.dhow(["pull", &to]).ok().contains("Image is up to date"));
     let again = s.dhow(["image", "push", &to]).output().exits(0);
     assert_eq!(again.error_text(), format!("{layer}: Preparing\n{layer}: Layer already exists\n"));
     s.dhow(["push", "busybox", &format!("docker://{}", registry.name("other"))])

@@ -235,8 +235,7 @@ fn push_entry(
 ) -> Result<()> {
     let digest = digest_of(entry)?;
     if entry.local {
-        let is_here = names::Names::read(store)?.manifests().contains(&&digest);
-        if !is_here {
+        if !blob::exists(store, &digest)? {
             return Err(NotFound { kind: "image", name: entry.image.clone() })
                 .hint("it was removed after it was added to the list");
         }

@@ -168,17 +168,18 @@ struct Deflated {
 }
 
 fn deflate_jobs(queue: &Mutex<mpsc::Receiver<Job>>, level: u32) {
-    let mut compress = Compress::new(flate2::Compression::new(level), false);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { break };
         // Nobody waits for it after an error elsewhere.
-        let _ = job.reply.send(deflate(&mut compress, &job));
+        let _ = job.reply.send(deflate(&job, level));
     }
 }
 
-fn deflate(compress: &mut Compress, job: &Job) -> io::Result<Deflated> {
-    compress.reset();
+fn deflate(job: &Job, level: u32) -> io::Result<Deflated> {
+    // A new one for each block: one that is reset keeps the end of its window and its chains, and what was in there before
+    // shows now and then in what it finds, so that the bytes would depend on which thread did which block.
+    let mut compress = Compress::new(flate2::Compression::new(level), false);
     if !job.before.is_empty() {
         compress.set_dictionary(&job.before)?;
     }
@@ -302,6 +303,21 @@ mod tests {
                     assert!(packed(packing, n_threads, &bytes, chunk) == one, "{compression} {n_threads}");
                 }
                 assert!(one.len() < bytes.len() / 2);
+            }
+        }
+    }
+
+    /// What a thread did before must not show either, which takes real files to see.
+    #[test]
+    fn which_thread_does_which_block_does_not_matter() {
+        let exe = crate::fs::open(std::path::Path::new("/proc/self/exe")).unwrap();
+        let mut bytes = Vec::new();
+        exe.take(24 << 20).read_to_end(&mut bytes).unwrap();
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let packing = Packing::new(compression, None).unwrap();
+            let one = Digest::of(&packed(packing, 1, &bytes, 1 << 16));
+            for n_threads in [2, 3] {
+                assert_eq!(Digest::of(&packed(packing, n_threads, &bytes, 1 << 16)), one, "{compression}");
             }
         }
     }

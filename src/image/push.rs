@@ -25,6 +25,7 @@ use crate::store::blob;
 use crate::store::image;
 use crate::store::image::DOCUMENT_LIMIT;
 use crate::store::image::Image;
+use crate::store::image::names;
 use crate::store::image::names::Names;
 use crate::store::pin::Pins;
 use crate::store::shipped;
@@ -95,7 +96,24 @@ pub fn push(
     }
     let to = client.repository(destination, Action::Push).with_context(about)?;
     let tag = destination.tag_or_latest();
-    ship(store, &to, destination, &image.manifest, tag, options.packing, events).with_context(about)
+    let pushed =
+        ship(store, &to, destination, &image.manifest, tag, options.packing, events).with_context(about)?;
+    // The registry has it whatever becomes of this.
+    let _ = remember(store, destination, &image.manifest, &pushed.digest);
+    Ok(pushed)
+}
+
+/// Writes down by which digest the registry knows a name of ours now, as a pull would have.
+fn remember(store: &Store, name: &Reference, manifest: &Digest, pushed: &Digest) -> Result<()> {
+    let lock = names::Lock::new(store)?;
+    let index = (pushed != manifest).then_some(pushed);
+    let is_own = names::has_file(store, name)?;
+    match names::record(store, name)? {
+        Some(record) if is_own && record.manifest == *manifest && record.index.as_ref() != index => {
+            names::assign_chosen(store, &lock, name, manifest, index)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts everything that a manifest of the store names, and then the manifest, under a tag or only under its digest.

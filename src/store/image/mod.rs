@@ -63,7 +63,7 @@ pub struct Named {
     pub reference: Reference,
     /// What it stands for.
     pub manifest: Digest,
-    /// The index that the manifest was chosen from when it was pulled.
+    /// The index that the manifest was chosen from when it was pulled, or the manifest as it was pushed.
     pub index: Option<Digest>,
     /// When it was given.
     pub created: Timestamp,

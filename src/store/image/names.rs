@@ -31,7 +31,8 @@ pub struct Record {
     pub reference: Option<String>,
     /// What it stands for.
     pub manifest: Digest,
-    /// The index that the manifest was chosen from, which is what a registry knows the name by.
+    /// What a registry knows the name by, where that is not the manifest: the index that it was chosen from, or the
+    /// manifest as it was pushed, whose layers are packed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<Digest>,
     /// When it was written.
