@@ -65,13 +65,14 @@ pub(super) fn login(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
         }
     }
     let login = given(matches)?;
-    client.ping(&server.registry, Some(&login)).map_err(|e| refused(e, &server, &login))?;
+    let login = client.login(&server.registry, &login).map_err(|e| refused(e, &server, &login))?;
     let kept = credentials::store(host, authfile, &server, &login)
         .with_context(|| format!("cannot keep the credentials for {}", server.key))?;
     if let Kept::File(path) = kept {
         let at = path.display();
+        let secret = if matches!(login, Credentials::IdentityToken(_)) { "token" } else { "password" };
         out::warn(&format!(
-            "the password lies unencrypted in {at}; credsStore in it names a program to keep it"
+            "the {secret} lies unencrypted in {at}; credsStore in it names a program to keep it"
         ));
     }
     if server.is_part() {

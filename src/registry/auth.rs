@@ -29,6 +29,9 @@ const LIMIT: u64 = 1 << 20;
 /// What a token is good for where its service does not say (token.md: `expires_in`).
 const LIFE: u64 = 60;
 
+/// What we call ourselves to a token service.
+const CLIENT: &str = "dhow";
+
 /// A token that has less than this left is not used any more.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -70,12 +73,13 @@ struct Token {
     until: Instant,
 }
 
-/// A token service's answer: one of the first two, and how many seconds it is good for.
+/// A token service's answer: one of the first two, how many seconds it is good for, and what fetches further ones.
 #[derive(serde::Deserialize)]
 struct Answer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
+    refresh_token: Option<String>,
 }
 
 impl Auth {
@@ -106,6 +110,27 @@ impl Auth {
             *slot = Some(fetch(&key, credentials, send)?);
         }
         Ok(slot.as_ref().map(|token| format!("Bearer {}", token.text)))
+    }
+
+    /// The identity token that the token service gives for a password (token.md: `offline_token`), `None` where it gives
+    /// none. For a registry that has asked for a token.
+    pub fn identity(
+        &self,
+        authority: &str,
+        login: &Credentials,
+        send: &dyn Fn(&Call<'_>, Option<&str>) -> Result<Response>,
+    ) -> Option<Credentials> {
+        let demand = self.demands.lock().unwrap_or_else(PoisonError::into_inner).get(authority).cloned();
+        let (Some(Demand::Bearer { realm, service }), Credentials::Basic { user, .. }) = (demand, login)
+        else {
+            return None;
+        };
+        let url = service.map_or(realm.clone(), |service| realm.with("service", &service));
+        let url = url.with("account", user).with("client_id", CLIENT).with("offline_token", "true");
+        // That there is none, for whatever reason, is no reason not to be logged in.
+        let answer = send(&Call::get(url), basic(login).as_deref()).ok()?.bytes(LIMIT).ok()?;
+        let answer: Answer = serde_json::from_slice(&answer).ok()?;
+        answer.refresh_token.filter(|t| !t.is_empty()).map(Credentials::IdentityToken)
     }
 
     /// Learns from a refusal (401) what the registry wants. `used` is the header that it refused: a token in it is no
@@ -189,7 +214,7 @@ fn fetch(
     let answer = match credentials {
         Some(Credentials::IdentityToken(token)) => {
             let mut form =
-                format!("grant_type=refresh_token&client_id=dhow&refresh_token={}", form_escaped(token));
+                format!("grant_type=refresh_token&client_id={CLIENT}&refresh_token={}", form_escaped(token));
             if let Some(service) = &key.service {
                 form.push_str(&format!("&service={}", form_escaped(service)));
             }

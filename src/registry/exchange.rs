@@ -178,17 +178,27 @@ impl Client {
         };
         let credentials = login.or(stored.as_ref());
         self.auth.header(&place.authority, scopes, credentials, &|call, header| {
-            let response = self.attempt(place, call, header)?;
-            match response.status {
-                200 => Ok(response),
-                // What token services say of a wrong password: 401, and the ones of oauth 400.
-                400 | 401 | 403 => Err(self.denial(place, &what(place), response.complaint())),
-                _ => {
-                    let from = response.url.authority.clone();
-                    Err(anyhow!("cannot get a token from {from}: {}", response.complaint()))
-                }
-            }
+            self.ask_token_service(place, call, header)
         })
+    }
+
+    /// What the place's token service answers; all but a success is an error.
+    pub(super) fn ask_token_service(
+        &self,
+        place: &Place,
+        call: &Call<'_>,
+        authorization: Option<&str>,
+    ) -> Result<Response> {
+        let response = self.attempt(place, call, authorization)?;
+        match response.status {
+            200 => Ok(response),
+            // What token services say of a wrong password: 401, and the ones of oauth 400.
+            400 | 401 | 403 => Err(self.denial(place, &what(place), response.complaint())),
+            _ => {
+                let from = response.url.authority.clone();
+                Err(anyhow!("cannot get a token from {from}: {}", response.complaint()))
+            }
+        }
     }
 
     /// The stored credentials for a place, or `--creds` for what the user named.

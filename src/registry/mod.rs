@@ -183,6 +183,16 @@ impl Client {
         }
     }
 
+    /// The same, and returns what to keep: an identity token where the registry's token service gives one that works, so that
+    /// the password need not lie anywhere, else `login` itself.
+    pub fn login(&self, registry: &str, login: &Credentials) -> Result<Credentials> {
+        self.ping(registry, Some(login))?;
+        let place = self.registry(registry)?;
+        let ask = |call: &Call<'_>, header: Option<&str>| self.ask_token_service(&place, call, header);
+        let identity = self.auth.identity(&place.authority, login, &ask);
+        Ok(identity.filter(|token| self.ping(registry, Some(token)).is_ok()).unwrap_or_else(|| login.clone()))
+    }
+
     /// A registry as a whole, for what is not about one repository.
     fn registry(&self, registry: &str) -> Result<Place> {
         let insecure = self.config.registry_is_insecure(registry)?;

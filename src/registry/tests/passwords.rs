@@ -118,3 +118,21 @@ fn login_tells_a_bad_password() {
     assert!(!text(&error).contains("wrong"));
     assert!(client().ping(&server.authority, None).unwrap_err().downcast_ref::<Unauthorized>().is_some());
 }
+
+/// Logs in to a registry whose token service answers a refresh token by `works`; what is to be kept.
+fn log_in(works: bool) -> Credentials {
+    let server = guarded(move |r| match (r.method.as_str(), r.path.contains("offline_token=true")) {
+        ("POST", _) if works => Reply::new(200).body(r#"{"access_token":"good"}"#),
+        ("POST", _) => Reply::new(404),
+        (_, true) => Reply::new(200).body(r#"{"token":"good","refresh_token":"identity"}"#),
+        (_, false) => Reply::new(200).body(r#"{"token":"good"}"#),
+    });
+    let login = Credentials::Basic { user: "me".into(), password: "secret".into() };
+    client().login(&server.authority, &login).unwrap()
+}
+
+#[test]
+fn login_keeps_an_identity_token_only_if_it_works() {
+    assert!(log_in(true) == Credentials::IdentityToken("identity".into()));
+    assert!(log_in(false) == Credentials::Basic { user: "me".into(), password: "secret".into() });
+}
