@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -99,8 +100,12 @@ impl Names {
             names.named.extend(more.named);
             names.untagged.extend(more.untagged);
             names.damaged.extend(more.damaged);
-            for (manifest, summary) in more.summaries {
-                names.summaries.entry(manifest).or_insert(summary);
+            // What another user says of an image is read from its documents, which have digests.
+            let owner = fs::symlink_metadata(data)?.map(|meta| meta.uid());
+            if owner == Some(rustix::process::geteuid().as_raw()) {
+                for (manifest, summary) in more.summaries {
+                    names.summaries.entry(manifest).or_insert(summary);
+                }
             }
         }
         names.sort();
