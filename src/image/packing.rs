@@ -184,7 +184,8 @@ fn deflate(job: &Job, level: u32) -> io::Result<Deflated> {
         compress.set_dictionary(&job.before)?;
     }
     let flush = if job.is_last { FlushCompress::Finish } else { FlushCompress::Sync };
-    let mut bytes = Vec::with_capacity(job.block.len() / 2 + 64);
+    // Room for the worst case (RFC 1951 section 3.2.4: stored blocks), so that how a buffer grows is no part of it.
+    let mut bytes = Vec::with_capacity(job.block.len() + job.block.len() / 8 + 1024);
     loop {
         let at = usize::try_from(compress.total_in()).unwrap_or(usize::MAX).min(job.block.len());
         let status = compress.compress_vec(&job.block[at..], &mut bytes, flush)?;
