@@ -396,6 +396,32 @@ mod tests {
     }
 
     #[test]
+    fn own_names_hide_those_of_additional_stores() {
+        let (own, other) = (Scratch::new(Ids::Root), Scratch::new(Ids::Root));
+        let (one, two, three) = (Digest::of(b"1"), Digest::of(b"2"), Digest::of(b"3"));
+        let give = |store: &Store, text: &str, manifest: &Digest| {
+            assign(store, &Lock::new(store).unwrap(), &name(text), manifest).unwrap();
+        };
+        give(&own.store, "a", &one);
+        give(&other.store, "a", &two);
+        give(&other.store, "b", &one);
+        give(&other.store, "c", &three);
+        let mut store = own.store.clone();
+        store.additional = vec![other.store.data.clone()];
+        let names = Names::visible(&store).unwrap();
+        let told: Vec<_> = names.named.iter().map(|n| (n.reference.familiar(), &n.manifest)).collect();
+        let want = [("a:latest", &one), ("b:latest", &one), ("c:latest", &three)];
+        assert_eq!(told, want.map(|(text, manifest)| (text.to_owned(), manifest)));
+        assert!(names.foreign.len() == 2 && !names.foreign.contains_key(&one));
+        assert_eq!(resolve(&store, &name("a")).unwrap(), Some(one));
+        assert_eq!(resolve(&store, &name("c")).unwrap(), Some(three.clone()));
+        assert!(untag(&store, &name("c")).unwrap_err().is::<NotFound>());
+        // Its documents are not there to be taken over.
+        assert!(tag(&store, &name("mine"), &three).is_err());
+        assert_eq!(Names::read(&store).unwrap().named.len(), 1);
+    }
+
+    #[test]
     fn an_image_that_lost_its_last_name_is_kept() {
         let scratch = Scratch::new(Ids::Root);
         let store = &scratch.store;
