@@ -18,6 +18,7 @@ for_root!(
     all_tags,
     equal_layers_come_once,
     foreign_layers,
+    prune_gives_up_what_was_not_finished,
     bars_on_a_terminal,
     docker_manifests,
     wrong_words
@@ -257,6 +258,25 @@ fn equal_layers_come_once(s: &Sandbox) {
     assert!(s.store.join("layers").join(hex).exists());
     assert!(!s.store.join("blobs/sha256").join(hex).exists() && !s.store.join("partial").join(hex).exists());
     s.dhow(["system", "check"]).ok();
+}
+
+fn prune_gives_up_what_was_not_finished(s: &Sandbox) {
+    let registry = Hostile::start();
+    let image = Image::small(1, 1, 200_000);
+    registry.put("half", "v1", &image);
+    let (name, layer) = (registry.name("half:v1"), image.layers[0].clone());
+    registry.behave(move |r| match (r.is_of(&layer), r.nth) {
+        (true, 0) => Deed::cut(100_000),
+        (true, _) => Deed::status(404),
+        _ => Deed::serve(),
+    });
+    s.dhow(["pull", "-q", &name]).output().expect("an error", |o| o.code != 0);
+    let partials = || crate::leftovers::names(&s.store.join("partial")).len();
+    assert_eq!(partials(), 1, "it is kept to be gone on with");
+    s.dhow(["rmi", "busybox"]).ok();
+    assert_eq!(partials(), 1, "also when an image is removed");
+    s.dhow(["image", "prune", "-f"]).ok();
+    assert_eq!(partials(), 0);
 }
 
 fn foreign_layers(s: &Sandbox) {

@@ -12,6 +12,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -75,12 +76,13 @@ fn sweep_with(store: &Store, in_use: &[DiffId], is_counted: bool) -> Result<Free
     let exclusive = lock_file(store, lock::Kind::Exclusive)?;
     // The pins of the dead first, so that they keep nothing alive.
     draft::sweep(store)?;
-    partial::sweep(store, partial::KEPT)?;
+    // Whoever counts wants room, and so gives up what an interrupted pull would go on with.
+    let partials = partial::sweep(store, if is_counted { Duration::ZERO } else { partial::KEPT })?;
     let names_lock = names::Lock::new(store)?;
     let mut needs = needs(store)?;
     drop(names_lock);
     needs.digests.extend(in_use.iter().map(|d| d.0.clone()));
-    let mut freed = Freed { unknown: needs.unknown, ..Freed::default() };
+    let mut freed = Freed { unknown: needs.unknown, bytes: partials, ..Freed::default() };
     if !freed.unknown.is_empty() {
         return Ok(freed);
     }
