@@ -7,6 +7,10 @@
 //! import  one tar -> a layer, and a config made from --change -> store::image::publish
 //! pull    a registry: index | manifest -> pull -> layers: fetched and unpacked side by side -> store::image::publish
 //! save    store -> docker archive | OCI archive | OCI directory
+//! push    store -> a registry: layers packed where they were made here, sent where they are missing, then the manifest
+//! copy    transfer: registry | archive | directory -> registry | archive | directory, without the store
+//! list    manifest_list: images -> an index, pushed with all that it names
+//! remote  a registry: what there is to say about an image, without pulling it
 //! ```
 //! A layer whose compressed form did not come with it is kept unpacked only; the manifest then names the uncompressed
 //! tar, and [`content`] gives its bytes as if it were a blob.
@@ -25,6 +29,7 @@ pub mod history;
 pub mod import;
 pub mod inspect;
 pub mod layers;
+mod lenders;
 pub mod load;
 pub mod manifest;
 pub mod manifest_list;

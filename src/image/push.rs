@@ -26,7 +26,6 @@ use crate::store::image;
 use crate::store::image::DOCUMENT_LIMIT;
 use crate::store::image::Image;
 use crate::store::image::names;
-use crate::store::image::names::Names;
 use crate::store::pin::Pins;
 use crate::store::shipped;
 use crate::store::shipped::Form;
@@ -35,6 +34,7 @@ use super::Platform;
 use super::compression;
 use super::compression::Compression;
 use super::content::{Content, blob_or_layer};
+use super::lenders::Lenders;
 use super::manifest;
 use super::manifest::LayerEntry;
 use super::packing;
@@ -50,8 +50,6 @@ use super::upload::Wanted;
 const AT_ONCE: usize = 4;
 /// How often a manifest is put whose parts the registry does not know though it has them.
 const PUT_ATTEMPTS: u32 = 4;
-/// How many names of the store are looked through for repositories that may lend a blob.
-const SIBLINGS_LIMIT: usize = 64;
 
 /// How to push.
 #[derive(Debug, Clone, Default)]
@@ -392,56 +390,5 @@ impl Write for Reported<'_> {
     }
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
-    }
-}
-
-/// The repositories of one registry that may have a blob: those that it was pulled from or pushed to, and those after
-/// which images of the store are named.
-struct Lenders {
-    registry: String,
-    repository: String,
-    siblings: HashMap<Digest, Vec<String>>,
-}
-
-impl Lenders {
-    fn new(store: &Store, to: &Reference) -> Lenders {
-        let mut siblings: HashMap<Digest, Vec<String>> = HashMap::new();
-        let named = Names::read(store).map(|names| names.named).unwrap_or_default();
-        let others = named
-            .iter()
-            .filter(|n| n.reference.registry == to.registry && n.reference.repository != to.repository);
-        for other in others.take(SIBLINGS_LIMIT) {
-            // What cannot be read lends nothing.
-            let Ok(described) = image::describe(store, &other.manifest) else { continue };
-            for blob in described.layers.into_iter().chain([described.id]) {
-                let lenders = siblings.entry(blob).or_default();
-                if !lenders.contains(&other.reference.repository) {
-                    lenders.push(other.reference.repository.clone());
-                }
-            }
-        }
-        Lenders { registry: to.registry.clone(), repository: to.repository.clone(), siblings }
-    }
-
-    fn of(&self, store: &Store, diff_id: &DiffId, digest: &Digest) -> Vec<String> {
-        let forms = shipped::forms(store, diff_id);
-        let mut all: Vec<String> = forms
-            .iter()
-            .filter(|f| f.digest == *digest)
-            .flat_map(|f| &f.repositories)
-            .filter_map(|name| name.strip_prefix(&self.registry)?.strip_prefix('/'))
-            .filter(|name| *name != self.repository)
-            .map(str::to_owned)
-            .collect();
-        for name in self.siblings(digest) {
-            if !all.contains(name) {
-                all.push(name.clone());
-            }
-        }
-        all
-    }
-
-    fn siblings(&self, digest: &Digest) -> &[String] {
-        self.siblings.get(digest).map_or(&[], Vec::as_slice)
     }
 }

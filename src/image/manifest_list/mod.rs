@@ -5,9 +5,9 @@
 //!
 //! Invariant: a list is changed under its lock and replaced as one step: two at once lose nothing of each other.
 
+mod file;
+
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -22,11 +22,8 @@ use crate::oci::Reference;
 use crate::registry::{Action, Client};
 use crate::store::Store;
 use crate::store::blob;
-use crate::store::draft::Draft;
 use crate::store::image;
 use crate::store::image::DOCUMENT_LIMIT;
-use crate::store::image::names;
-use crate::sys::lock;
 
 use super::Platform;
 use super::manifest;
@@ -37,6 +34,8 @@ use super::remote;
 use super::select::is_image;
 use super::transfer;
 use super::transfer::location::Location;
+
+use file::{full, lock, path, read, write};
 
 /// As many images as an index may sensibly name.
 const ENTRIES_LIMIT: usize = 1000;
@@ -377,44 +376,6 @@ fn edit(store: &Store, name: &Reference, change: impl FnOnce(&mut List) -> Resul
     let mut list = find(store, name)?;
     change(&mut list)?;
     write(store, name, &list)
-}
-
-fn full(name: &Reference) -> String {
-    name.clone().with_default_tag().to_string()
-}
-
-fn dir(store: &Store) -> PathBuf {
-    store.data.join("manifests")
-}
-
-fn path(store: &Store, name: &Reference) -> PathBuf {
-    dir(store).join(names::file_name(&full(name)))
-}
-
-fn lock(store: &Store) -> Result<File> {
-    fs::create_dir_all(&dir(store), 0o700)?;
-    let path = dir(store).join(".lock");
-    let file = fs::open_or_create(&path, 0o600)?;
-    lock::acquire(&file, lock::Kind::Exclusive).with_context(|| format!("cannot lock {}", path.display()))?;
-    Ok(file)
-}
-
-fn read(store: &Store, name: &Reference) -> Result<Option<List>> {
-    let path = path(store, name);
-    let Some(text) = fs::read_to_string_if_exists(&path)? else { return Ok(None) };
-    serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display())).map(Some)
-}
-
-/// Replaces the file, durably.
-fn write(store: &Store, name: &Reference, list: &List) -> Result<()> {
-    let path = path(store, name);
-    let about = || format!("cannot write {}", path.display());
-    let draft = Draft::new(store)?;
-    let made = draft.path().join("list");
-    let mut file = fs::create_new(&made, 0o600)?;
-    file.write_all(&serde_json::to_vec(list).with_context(about)?).with_context(about)?;
-    file.sync_data().with_context(about)?;
-    fs::rename(&made, &path)
 }
 
 #[cfg(test)]
