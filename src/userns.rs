@@ -4,23 +4,25 @@
 //! everybody. There is no pause process: a running container holds the name space, and who needs it joins.
 //! Invariant: the caller is single-threaded (unshare(2) and setns(2) ask for it).
 
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, IdRange, Ids};
-use crate::sys::process::{self, Forked};
+use crate::sys::process;
+use crate::sys::spawn::{Holder, spawn};
 
 /// A name space that we are in, whose ids may still be on their way.
 #[derive(Debug)]
 #[must_use = "ids are mapped only after `finish`"]
-pub struct Entering(Option<Helper>);
+pub struct Entering(Option<Tools>);
 
 impl Entering {
     /// Whether there is nothing to wait for.
@@ -30,7 +32,7 @@ impl Entering {
 
     /// Waits until the ids are mapped.
     pub fn finish(self) -> Result<()> {
-        self.0.map_or(Ok(()), Helper::wait)
+        self.0.map_or(Ok(()), Tools::wait)
     }
 }
 
@@ -58,7 +60,7 @@ pub fn begin(host: &mut Host) -> Result<Entering> {
     let Ids::Ranges { uids, gids } = host.ids.clone() else {
         bail!("cannot map ids: there are no ranges");
     };
-    map_ranges(host, &tools, &uids, &gids).map(|helper| Entering(Some(helper)))
+    map_ranges(host, &tools, &uids, &gids).map(|tools| Entering(Some(tools)))
 }
 
 /// Joins the user name space of a running process of ours (`pidfd`), and makes a mount name space of our own in it.
@@ -72,10 +74,10 @@ pub fn join(host: &Host, pidfd: &OwnedFd) -> Result<()> {
 }
 
 fn unshare() -> Result<()> {
-    process::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)
-        .context("cannot make a user name space")
-        .with_hint(refusal_hint)
+    process::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).context(NO_NAME_SPACE).with_hint(refusal_hint)
 }
+
+const NO_NAME_SPACE: &str = "cannot make a user name space";
 
 /// What forbids user name spaces here, as far as it can be seen.
 fn refusal_hint() -> String {
@@ -118,22 +120,28 @@ fn map_one(host: &Host) -> Result<()> {
     write("gid_map", format!("0 {} 1", host.gid))
 }
 
-/// The process that runs newuidmap and newgidmap.
+/// newuidmap and newgidmap at work.
 #[derive(Debug)]
-struct Helper {
-    process: OwnedFd,
-    /// What the tools complain about.
+struct Tools {
+    /// The name space they map, which is only to be found by a process that was born in it.
+    _holder: Holder,
+    processes: [OwnedFd; 2],
+    /// What they complain about.
     said: std::fs::File,
 }
 
-impl Helper {
+impl Tools {
     fn wait(mut self) -> Result<()> {
         let mut said = String::new();
         let _ = self.said.read_to_string(&mut said);
-        let id = rustix::process::WaitId::PidFd(self.process.as_fd());
-        let status = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
-            .context("cannot wait for newuidmap")?;
-        if status.and_then(|s| s.exit_status()) == Some(0) {
+        let mut done = true;
+        for process in &self.processes {
+            let id = rustix::process::WaitId::PidFd(process.as_fd());
+            let status = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
+                .context("cannot wait for newuidmap")?;
+            done &= status.and_then(|s| s.exit_status()) == Some(0);
+        }
+        if done {
             return Ok(());
         }
         Err(anyhow!("{}", said.trim())).context("cannot map subordinate ids").hint(
@@ -142,75 +150,38 @@ impl Helper {
     }
 }
 
-/// The helper is forked before we leave, because only from outside can the set-uid tools write our maps.
-fn map_ranges(host: &Host, tools: &(PathBuf, PathBuf), uids: &[IdRange], gids: &[IdRange]) -> Result<Helper> {
-    let target = std::process::id().to_string();
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe");
-    let (go_read, go_write) = pipe()?;
-    let (said_read, said_write) = pipe()?;
-    let helper = match process::fork(0, None).context("cannot fork")? {
-        Forked::Child => {
-            drop((go_write, said_read));
-            let code = run_tools(go_read, said_write, tools, &target, host, uids, gids);
-            process::exit_now(code);
-        }
-        Forked::Parent { pidfd, .. } => Helper { process: pidfd, said: said_read.into() },
+/// Only from outside can the set-uid tools write the maps: they are started for a name space that a child holds, and then
+/// we join it ourselves.
+fn map_ranges(host: &Host, tools: &(PathBuf, PathBuf), uids: &[IdRange], gids: &[IdRange]) -> Result<Tools> {
+    let holder = Holder::new(libc::CLONE_NEWUSER).context(NO_NAME_SPACE).with_hint(refusal_hint)?;
+    let (said, say) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+    let start = |tool: &Path, own: u32, ranges: &[IdRange]| {
+        let words = [tool.display().to_string(), holder.pid.to_string()].into_iter();
+        start_tool(words.chain(map_arguments(own, ranges)), &say)
+            .with_context(|| format!("cannot start {}", tool.display()))
     };
-    drop((go_read, said_write));
-    match unshare() {
-        Ok(()) => {
-            rustix::io::write(&go_write, b"1").context("cannot tell the mapping helper")?;
-            Ok(helper)
-        }
-        Err(error) => {
-            // It ends without the word.
-            drop(go_write);
-            let _ = helper.wait();
-            Err(error)
-        }
-    }
+    let processes = [start(&tools.0, host.uid, uids)?, start(&tools.1, host.gid, gids)?];
+    process::join_namespaces(&holder.pidfd, libc::CLONE_NEWUSER)
+        .context("cannot join our own user name space")?;
+    process::unshare(libc::CLONE_NEWNS).context("cannot make a mount name space")?;
+    Ok(Tools { _holder: holder, processes, said: said.into() })
 }
 
-/// In the helper: waits for the word, then runs both tools at once. The exit code says whether both did it.
-fn run_tools(
-    go: OwnedFd,
-    said: OwnedFd,
-    tools: &(PathBuf, PathBuf),
-    target: &str,
-    host: &Host,
-    uids: &[IdRange],
-    gids: &[IdRange],
-) -> i32 {
-    let mut word = [0];
-    if !matches!(rustix::io::read(&go, &mut word), Ok(1)) {
-        return 1;
-    }
-    let mut said = std::fs::File::from(said);
-    let spawn = |tool: &Path, own: u32, ranges: &[IdRange]| {
-        Command::new(tool)
-            .arg(target)
-            .args(map_arguments(own, ranges))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-    };
-    let running = [spawn(&tools.0, host.uid, uids), spawn(&tools.1, host.gid, gids)];
-    let mut code = 0;
-    for child in running {
-        match child.and_then(std::process::Child::wait_with_output) {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                let _ = said.write_all(&output.stderr);
-                code = 1;
-            }
-            Err(e) => {
-                let _ = writeln!(said, "{e}");
-                code = 1;
-            }
+/// Starts a program by its path, with nothing but a place to complain.
+fn start_tool(words: impl Iterator<Item = String>, say: &OwnedFd) -> Result<OwnedFd> {
+    let words: Vec<CString> = words.map(CString::new).collect::<Result<_, _>>()?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let (_, pidfd) = spawn(0, &mut || {
+        let places = [(null.as_raw_fd(), 0), (null.as_raw_fd(), 1), (say.as_raw_fd(), 2)];
+        if places.iter().all(|(fd, at)| process::dup_to(*fd, *at).is_ok()) {
+            process::reset_signals();
+            let none: [&CStr; 0] = [];
+            let _ = nix::unistd::execve(&words[0], &words, &none);
         }
-    }
-    code
+        127
+    })?;
+    Ok(pidfd)
 }
 
 /// Triples inside, outside, count: 0 is the caller, then the ranges one after the other.

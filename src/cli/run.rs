@@ -11,7 +11,7 @@ use super::run_flags::one;
 use super::{Session, events, out, pull, registry_flags, run_flags};
 use crate::engine::Engine;
 use crate::engine::attach::{Ended, Signals, follow};
-use crate::engine::create::{CreateOptions, From, create};
+use crate::engine::create::{CreateOptions, From, create, random_id};
 use crate::engine::start;
 use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
@@ -79,7 +79,7 @@ pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result
         entering.finish()?;
     }
     let cidfile = IdFile::claim(matches)?;
-    let created = create(&engine, wanted)?;
+    let created = create(&engine, random_id()?, wanted)?;
     if let Some(cidfile) = cidfile {
         cidfile.write(&created.record.id)?;
     }

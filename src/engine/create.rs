@@ -77,9 +77,9 @@ pub struct Planned {
     options: Options,
 }
 
-/// Plans and makes the container.
-pub fn create(engine: &Engine, wanted: CreateOptions) -> Result<Created> {
-    make(engine, plan(engine, random_id()?, wanted)?)
+/// Plans and makes the container `id`.
+pub fn create(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Created> {
+    make(engine, plan(engine, id, wanted)?)
 }
 
 /// Reads and checks all that the container `id` needs. Writes nothing, so no id has to be mapped yet.
@@ -377,7 +377,7 @@ fn random(bytes: &mut [u8]) -> Result<()> {
 }
 
 /// An id for a new container: 64 hex digits.
-pub(super) fn random_id() -> Result<String> {
+pub fn random_id() -> Result<String> {
     let mut bytes = [0; 32];
     random(&mut bytes)?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())

@@ -11,6 +11,7 @@ use crate::event::Sink;
 use crate::fs;
 use crate::oci::runtime::{LinuxResources, Spec};
 use crate::runtime::cgroup;
+use crate::runtime::sealed::{self, Executable};
 use crate::store::container::{ContainerDir, Record, Status};
 use crate::supervisor::{self, Begin, Client, SpawnOptions, Waiting};
 use crate::userns::Entering;
@@ -36,12 +37,16 @@ pub fn make(
     let id = create::random_id()?;
     let dir = ContainerDir::of(&engine.store, &id);
     let (terminal, full) = (wanted.options.terminal, wanted.options.full_isolation);
-    let mut start = || supervise(&dir, terminal, full, options, &mut *events);
+    let executable = sealed::executable()?;
+    let start = || supervise(&dir, executable, terminal, full, options, events);
     // A program that is started before its ids are mapped has no rights in the name space.
-    let early = if entering.as_ref().is_none_or(Entering::is_over) { Some(start()?) } else { None };
-    let planned = create::plan(engine, id.clone(), wanted)?;
-    entering.map_or(Ok(()), Entering::finish)?;
-    let supervisor = early.map_or_else(start, Ok)?;
+    let Some(entering) = entering.filter(|e| !e.is_over()) else {
+        let supervisor = start()?;
+        return Ok((create::create(engine, id, wanted)?, supervisor));
+    };
+    let planned = create::plan(engine, id, wanted)?;
+    entering.finish()?;
+    let supervisor = start()?;
     Ok((create::make(engine, planned)?, supervisor))
 }
 
@@ -83,13 +88,16 @@ pub fn start(
     let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
     let full = record.options.get("full_isolation").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let about = || format!("cannot start {}", record.name);
-    let supervisor = supervise(&dir, record.terminal, full, options, events).with_context(about)?;
+    let supervisor = sealed::executable()
+        .and_then(|executable| supervise(&dir, executable, record.terminal, full, options, events))
+        .with_context(about)?;
     begin(supervisor, &record, &resources, lock, options, events).map(Some)
 }
 
 /// Starts the supervisor.
 fn supervise(
     dir: &ContainerDir,
+    executable: Executable,
     terminal: bool,
     full_isolation: bool,
     options: StartOptions,
@@ -102,7 +110,7 @@ fn supervise(
         stdio: options.foreground.then_some(stdio),
         may_downgrade: !full_isolation,
     };
-    supervisor::spawn(&dir.path, options, events)
+    supervisor::spawn(&dir.path, executable, options, events)
 }
 
 /// Tells it to begin.

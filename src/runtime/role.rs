@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
-use crate::sys::process::{self, Forked};
+use crate::sys::process;
+use crate::sys::spawn::spawn;
 
 /// Above every agreed number, so that moving one descriptor into place never overwrites another.
 const CLEAR_OF_TARGETS: i32 = 8;
@@ -16,19 +17,17 @@ const CLEAR_OF_TARGETS: i32 = 8;
 /// `stdio` it keeps ours. `keep` is which descriptor goes to which number (3 and up). Returns pid and pidfd.
 pub fn start(
     executable: BorrowedFd<'_>,
-    flags: u64,
+    flags: i32,
     words: &[&CStr],
     stdio: Option<[BorrowedFd<'_>; 3]>,
     keep: &[(BorrowedFd<'_>, i32)],
 ) -> Result<(i32, OwnedFd)> {
-    match process::fork(flags, None).context("cannot start a process")? {
-        Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
-        Forked::Child => {
-            let _ = place(executable, words, stdio, keep);
-            // Nobody can be told: the parent sees the end of file on the socket that it waits on.
-            process::exit_now(125);
-        }
-    }
+    spawn(flags, &mut || {
+        let _ = place(executable, words, stdio, keep);
+        // Nobody can be told: the parent sees the end of file on the socket that it waits on.
+        125
+    })
+    .context("cannot start a process")
 }
 
 fn place(

@@ -311,8 +311,7 @@ impl ContainerDir {
             Ok(record) => name::release(store, &record.name, &record.id)?,
             Err(_) => name::release_all_of(store, &id)?,
         }
-        fs::remove_file(&ephemeral(store, &id))?;
-        Ok(Grave { path: grave })
+        Ok(Grave { path: grave, marker: ephemeral(store, &id) })
     }
 }
 
@@ -321,11 +320,14 @@ impl ContainerDir {
 #[derive(Debug)]
 pub struct Grave {
     path: PathBuf,
+    /// That it was to go when it ends; means nothing any more.
+    marker: PathBuf,
 }
 
 impl Grave {
     /// Removes the files.
     pub fn clear(self) -> Result<()> {
+        fs::remove_file(&self.marker)?;
         if fs::metadata(&self.path)?.is_some() {
             super::draft::remove(&self.path)?;
         }

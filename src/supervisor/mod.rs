@@ -31,7 +31,7 @@ pub use start::apply_user;
 
 use crate::error::ResultExt;
 use crate::event::{Event, Sink};
-use crate::runtime::sealed::{self, Executable};
+use crate::runtime::sealed::Executable;
 use crate::runtime::sync::{self, Failure, Socket};
 use crate::runtime::{Isolation, chroot, role};
 
@@ -101,9 +101,13 @@ pub struct Waiting {
     executable: Executable,
 }
 
-/// Starts a supervisor for a container that is, or is yet to be made, in the directory `path`.
-pub fn spawn(path: &Path, options: SpawnOptions<'_>, events: Sink<'_>) -> Result<Waiting> {
-    let executable = sealed::executable()?;
+/// Starts a supervisor, from `executable`, for a container that is, or is yet to be made, in the directory `path`.
+pub fn spawn(
+    path: &Path,
+    executable: Executable,
+    options: SpawnOptions<'_>,
+    events: Sink<'_>,
+) -> Result<Waiting> {
     let (ours, theirs) = sync::pair()?;
     let null = crate::runtime::exec::null_stdio()?;
     let stdio = options.stdio.unwrap_or([null[0].as_fd(), null[1].as_fd(), null[2].as_fd()]);
@@ -116,7 +120,7 @@ pub fn spawn(path: &Path, options: SpawnOptions<'_>, events: Sink<'_>) -> Result
     let words = [c"dhow", c"supervise", path.as_c_str()];
     let mut isolation = Isolation::Full;
     // Pid 1 of a name space of its own: when it ends, however it ends, the kernel ends the container nested in it.
-    match role::start(executable.as_fd(), libc::CLONE_NEWPID as u64, &words, Some(stdio), &keep) {
+    match role::start(executable.as_fd(), libc::CLONE_NEWPID, &words, Some(stdio), &keep) {
         Err(error) if options.may_downgrade && chroot::is_refusal(&error) => {
             events(Event::Warning(format!(
                 "this sandbox allows no name spaces, so the container is a chroot: only its files are its own; {}",

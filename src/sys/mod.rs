@@ -11,3 +11,4 @@ pub mod net;
 pub mod notify;
 pub mod process;
 pub mod seccomp;
+pub mod spawn;
