@@ -25,7 +25,10 @@
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
-//! | `store_care` | `system check`, `df`, the prunes, `reset`, additional stores |
+//! | `store_care` | `system check` |
+//! | `prune` | the prunes, `system df`, `system reset` |
+//! | `additional_store` | stores that are only read |
+//! | `login_helpers` | credential helpers |
 //! | `bad_days` `kill` `refusals` `self_exe` `hostile_images` | deaths, wrong input, attacks |
 //! | `pull` | pulling, by itself and by run |
 //! | `registry_bad_days` `registry_trust` `registry_deaths` | registries that fail and lie, pulls that die |
@@ -55,6 +58,7 @@ mod sandbox;
 mod terminal;
 mod wait;
 
+mod additional_store;
 mod archive;
 mod guest;
 mod honest_registry;
@@ -82,11 +86,13 @@ mod licences;
 mod lifecycle;
 mod limits;
 mod login;
+mod login_helpers;
 mod logs;
 mod manifest;
 mod nested;
 mod old_kernel;
 mod power_cut;
+mod prune;
 mod pull;
 mod push;
 mod refusals;

@@ -1,17 +1,14 @@
-//! The store is looked after: what is broken is found and made whole, what nobody needs is freed and nothing else, what it
-//! takes is what du(1) says, and another store is used without touching it.
+//! `system check`: what is broken in the store is found and made whole.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::command::{Cmd, Output};
+use crate::command::Output;
 use crate::hostile_registry::Hostile;
 use crate::image_made::{Image, Layer, Packing};
 use crate::leftovers;
-use crate::sandbox::{Sandbox, dhow};
-use crate::user::User;
+use crate::sandbox::Sandbox;
 
 for_each_user!(
     layers_are_made_again_from_their_blobs,
@@ -20,21 +17,12 @@ for_each_user!(
     leftovers_are_removed,
     damage_hides_nothing_else,
     check_while_others_work,
-    prune_images,
-    prune_keeps_what_containers_use,
-    prune_containers_and_all,
-    nobody_answers,
-    df_agrees_with_du,
-    reset,
-    an_additional_store_is_only_read,
-    an_additional_store_by_configuration,
     a_damaged_name_can_be_removed,
 );
-for_root!(an_additional_store_on_a_read_only_mount, a_pull_is_durable_in_order);
-for_rootless!(an_additional_store_of_root);
+for_root!(a_pull_is_durable_in_order);
 
 /// An image of the busybox layer and one of random bytes, pulled as `x`, so that the store has the compressed layers.
-fn pulled(s: &Sandbox, registry: &Hostile) -> (Image, Vec<Layer>, String) {
+pub fn pulled(s: &Sandbox, registry: &Hostile) -> (Image, Vec<Layer>, String) {
     let layers = vec![Layer::busybox(), Layer::random(Packing::Gzip, "data/random", 7, 300_000)];
     let image = Image::new(&layers);
     registry.put("care/x", "v1", &image);
@@ -49,7 +37,7 @@ fn check(s: &Sandbox, flags: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn is_well(s: &Sandbox) {
+pub fn is_well(s: &Sandbox) {
     let output = check(s, &[]).exits(0);
     assert!(output.text().ends_with("all well"), "{}", output.report());
 }
@@ -62,7 +50,7 @@ fn layer(s: &Sandbox, diff_id: &str) -> PathBuf {
     s.store.join("layers").join(hex(diff_id))
 }
 
-fn hex(digest: &str) -> &str {
+pub fn hex(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap()
 }
 
@@ -253,272 +241,6 @@ fn check_while_others_work(s: &Sandbox) {
     });
     check(s, &["--repair"]).exits(0);
     is_well(s);
-}
-
-fn prune_images(s: &Sandbox) {
-    s.dhow(["tag", "busybox", "keep"]).ok();
-    let labelled = |name: &str, label: &str| {
-        let image = ["import", "--change", label, "-", name];
-        s.dhow(image).stdin_file(crate::images::busybox()).ok();
-    };
-    labelled("one", "LABEL k=1");
-    labelled("one", "LABEL k=2");
-    labelled("two", "LABEL k=3");
-    assert_eq!(s.dhow(["images", "-q", "-f", "dangling=true"]).ok().lines().count(), 1);
-    let said = s.dhow(["image", "prune", "-f", "--filter", "label=k=9"]).ok();
-    assert_eq!(said, "Total reclaimed space: 0B");
-    let said = s.dhow(["image", "prune", "-f"]).ok();
-    assert!(
-        said.starts_with("Deleted Images:\ndeleted: sha256:") && said.contains("Total reclaimed space: "),
-        "{said}"
-    );
-    assert!(s.dhow(["image", "prune", "-af", "--filter", "until=24h"]).ok().starts_with("Total"));
-    let said = s.dhow(["image", "prune", "-a", "-f", "--filter", "label!=k=3", "--filter", "label=k"]).ok();
-    assert!(said.contains("untagged: one:latest") && !said.contains("two"), "{said}");
-    s.dhow(["image", "prune", "--all", "--force"]).ok();
-    assert_eq!(s.dhow(["images", "-aq"]).ok(), "");
-    for dir in ["blobs/sha256", "layers"] {
-        assert!(leftovers::names(&s.store.join(dir)).is_empty(), "{dir}");
-    }
-    s.dhow(["image", "prune", "-f", "--filter", "name=x"]).output().complains("name").exits(1);
-}
-
-fn prune_keeps_what_containers_use(s: &Sandbox) {
-    let registry = Hostile::start();
-    let (_, _, name) = pulled(s, &registry);
-    let one = s.dhow(["create", "--name", "stopped", &name, "cat", "/etc/passwd"]).output();
-    s.note(one.text(), &one);
-    let before = leftovers::names(&s.store.join("layers")).len();
-    // By force the image goes, and the container keeps its layers.
-    s.dhow(["rmi", "-f", &name]).ok();
-    s.dhow(["image", "prune", "-af"]).ok();
-    is_well(s);
-    assert_eq!(leftovers::names(&s.store.join("layers")).len(), before, "busybox shares its only layer");
-    assert!(s.dhow(["start", "-a", "stopped"]).ok().contains("root"));
-    s.dhow(["rm", "stopped"]).ok();
-    s.dhow(["image", "prune", "-af"]).ok();
-    assert!(leftovers::names(&s.store.join("layers")).is_empty());
-}
-
-fn prune_containers_and_all(s: &Sandbox) {
-    let runs = s.detached(["--name", "runs"], ["sleep", "1000"]);
-    let done =
-        s.detached(["--name", "done", "--label", "k=v"], ["sh", "-c", "head -c 100000 /dev/urandom > /x"]);
-    s.dhow(["wait", "done"]).ok();
-    let said = s.dhow(["container", "prune", "-f", "--filter", "label!=k"]).ok();
-    assert_eq!(said, "Total reclaimed space: 0B");
-    let said = s.dhow(["container", "prune", "--force"]).ok();
-    assert!(said.starts_with(&format!("Deleted Containers:\n{done}\n\nTotal reclaimed space: 1")), "{said}");
-    s.dhow(["create", "busybox", "true"]).ok();
-    let said = s.dhow(["system", "prune", "-f", "-a", "--volumes"]).ok();
-    assert!(said.contains("Deleted Containers:\n"), "{said}");
-    assert_eq!(s.dhow(["ps", "-aq", "--no-trunc"]).ok(), runs);
-    s.dhow(["exec", "runs", "true"]).ok();
-    s.dhow(["rm", "-f", "runs"]).ok();
-    let said = s.dhow(["system", "prune", "-af"]).ok();
-    assert!(said.contains("untagged: busybox:latest"), "{said}");
-}
-
-fn nobody_answers(s: &Sandbox) {
-    s.import_busybox();
-    for verb in [&["image", "prune"][..], &["system", "prune"], &["container", "prune"], &["system", "reset"]]
-    {
-        let asked = s.dhow(verb).output().exits(1).complains("nobody answered");
-        assert!(asked.text().starts_with("WARNING! This will remove"), "{}", asked.report());
-        let no = s.dhow(verb).stdin("n\n").output().exits(0);
-        assert!(!no.text().contains("Deleted"), "{}", no.report());
-    }
-    assert_eq!(s.dhow(["images", "-q"]).ok().lines().count(), 2);
-    let yes = s.dhow(["image", "prune"]).stdin("y\n").ok();
-    assert!(yes.contains("[y/N] Deleted Images:"), "{yes}");
-}
-
-/// Bytes on disk, by du's own count.
-fn du(path: &Path) -> f64 {
-    let output = std::process::Command::new("du").args(["-s", "-B1"]).arg(path).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap().parse().unwrap()
-}
-
-/// `1.5MB` as docker writes it.
-fn bytes(text: &str) -> f64 {
-    let digits = text.find(|c: char| c.is_ascii_alphabetic()).unwrap();
-    let power = ["B", "kB", "MB", "GB"].iter().position(|unit| *unit == &text[digits..]).unwrap();
-    text[..digits].parse::<f64>().unwrap() * 1000_f64.powi(power as i32)
-}
-
-fn df_agrees_with_du(s: &Sandbox) {
-    let registry = Hostile::start();
-    pulled(s, &registry);
-    // A tree with hard links and a hole.
-    let (root, tar) = (s.subdir("root"), s.work.join("links.tar"));
-    fs::write(root.join("big"), vec![7; 400_000]).unwrap();
-    (0..20).for_each(|n| fs::hard_link(root.join("big"), root.join(format!("link{n}"))).unwrap());
-    fs::File::create(root.join("hole")).unwrap().set_len(50_000_000).unwrap();
-    let pack = ["-C", &root.display().to_string(), "-Scf", &tar.display().to_string(), "."];
-    assert!(std::process::Command::new("tar").args(pack).status().unwrap().success());
-    s.dhow(["import", &tar.display().to_string(), "links"]).ok();
-    s.dhow(["tag", "busybox", "second"]).ok();
-    let write = ["sh", "-c", "head -c 200000 /dev/urandom > /x; ln /x /y"];
-    s.dhow(["run", "--name", "wrote"]).arg("busybox").args(write).ok();
-    s.detached(["--name", "runs"], ["sleep", "1000"]);
-    let shown = s.dhow(["system", "df", "--format", "{{.Size}}"]).ok();
-    let sizes: Vec<f64> = shown.lines().map(bytes).collect();
-    assert_eq!(sizes.len(), 4, "{shown}");
-    let is_near = |got: f64, want: f64| (got - want).abs() <= want * 0.01;
-    let (sum, all) = (sizes.iter().sum::<f64>(), du(&s.store));
-    assert!(is_near(sum, all), "df {sum}, du {all}: {shown}");
-    let containers = du(&s.store.join("containers"));
-    assert!((sizes[1] - containers).abs() <= containers * 0.01 + 20_000.0, "{} {containers}", sizes[1]);
-    let table = s.dhow(["system", "df"]).ok();
-    for line in
-        ["TYPE            TOTAL     ACTIVE", "Images          3         1", "Containers      2         1"]
-    {
-        assert!(table.contains(line), "{table}");
-    }
-    let verbose = s.dhow(["system", "df", "-v"]).ok();
-    for part in ["Images space usage:", "SHARED SIZE", "Containers space usage:", "wrote", "second"] {
-        assert!(verbose.contains(part), "{verbose}");
-    }
-    s.dhow(["rm", "-f", "runs", "wrote"]).ok();
-}
-
-fn reset(s: &Sandbox) {
-    s.detached(["--name", "runs"], ["sleep", "1000"]);
-    s.dhow(["system", "reset"]).output().complains("runs").exits(1);
-    s.dhow(["exec", "runs", "true"]).ok();
-    fs::write(s.store.join("not-ours"), b"x").unwrap();
-    s.dhow(["system", "reset", "--force"]).ok();
-    assert_eq!(leftovers::names(&s.store), ["not-ours"]);
-    s.import_busybox();
-    s.dhow(["run", "--rm", "busybox", "true"]).ok();
-}
-
-/// Everything beneath, with what would tell a write: size, change time, mode.
-fn picture(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
-    let mut all = BTreeMap::new();
-    let mut todo = vec![dir.to_owned()];
-    while let Some(path) = todo.pop() {
-        let meta = fs::symlink_metadata(&path).unwrap();
-        all.insert(path.clone(), (meta.size(), meta.ctime(), meta.ctime_nsec(), meta.mode()));
-        if meta.is_dir() {
-            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        }
-    }
-    all
-}
-
-/// dhow on a second store, which uses that of the sandbox.
-fn beside(s: &Sandbox, args: &[&str]) -> Cmd {
-    let option = format!("additionalimagestore={}", s.store.display());
-    s.program(dhow()).args(["--root"]).arg(s.home.join("second")).args(["--storage-opt", &option]).args(args)
-}
-
-#[track_caller]
-fn use_all(run: &dyn Fn(&[&str]) -> Cmd) {
-    let shown = run(&["images", "--format", "{{.Repository}} {{.ReadOnly}}"]).ok();
-    assert_eq!(shown, "busybox true");
-    assert_eq!(run(&["images", "-q"]).ok().len(), 12);
-    run(&["inspect", "busybox"]).ok();
-    run(&["history", "busybox"]).ok();
-    assert_eq!(run(&["run", "--rm", "busybox", "sh", "-c", "echo x > /etc/new; cat /etc/new"]).ok(), "x");
-    run(&["create", "--name", "made", "busybox", "echo", "made"]).ok();
-    assert_eq!(run(&["start", "-a", "made"]).ok(), "made");
-    run(&["rm", "made"]).ok();
-    run(&["rmi", "busybox"]).output().complains("only read").exits(1);
-    run(&["image", "prune", "-af"]).ok();
-    run(&["tag", "busybox", "mine"]).ok();
-    assert_eq!(run(&["run", "--rm", "mine", "echo", "y"]).ok(), "y");
-    run(&["system", "check"]).ok();
-    run(&["system", "df"]).ok();
-    run(&["save", "-o", "saved.tar", "busybox"]).ok();
-    run(&["rmi", "mine"]).ok();
-    assert_eq!(run(&["images", "--format", "{{.Repository}} {{.ReadOnly}}"]).ok(), "busybox true");
-    run(&["system", "reset", "-f"]).ok();
-}
-
-fn an_additional_store_is_only_read(s: &Sandbox) {
-    let before = picture(&s.store);
-    use_all(&|args| beside(s, args));
-    assert_eq!(picture(&s.store), before, "nothing was written there");
-    // What that store has is not fetched, nor unpacked.
-    let registry = Hostile::start();
-    let (image, layers, name) = pulled(s, &registry);
-    beside(s, &["pull", "-q", &name]).ok();
-    let sent: u64 = image.layers.iter().map(|blob| registry.sent(blob)).sum();
-    assert_eq!(sent, 0);
-    for dir in ["layers", "blobs/sha256"] {
-        let own = s.home.join("second").join(dir);
-        assert!(
-            layers
-                .iter()
-                .all(|l| !own.join(hex(&l.diff_id)).exists() && !own.join(hex(&l.blob.digest)).exists())
-        );
-    }
-    beside(s, &["run", "--rm", &name, "true"]).ok();
-}
-
-fn an_additional_store_by_configuration(s: &Sandbox) {
-    let run = |args: &[&str]| s.program(dhow()).arg("--root").arg(s.home.join("second")).args(args);
-    let none = s.home.join("none");
-    for (file, text) in [
-        (".config/dhow/storage.conf", format!("additionalimagestores = [{:?}]\n", s.store)),
-        (
-            "named.conf",
-            format!(
-                "[storage]\ndriver = \"overlay\"\n[storage.options]\nadditionalimagestores = [{none:?}, {:?}]\n",
-                s.store
-            ),
-        ),
-    ] {
-        assert_eq!(run(&["images", "-q"]).ok(), "", "before {file}");
-        let path = s.home.join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        let with = |args: &[&str]| run(args).env("CONTAINERS_STORAGE_CONF", s.home.join("named.conf"));
-        assert_eq!(with(&["run", "--rm", "busybox", "echo", "x"]).ok(), "x", "{file}");
-        fs::remove_file(&path).unwrap();
-    }
-    let missing = format!("additionalimagestore={}", none.display());
-    run(&["--storage-opt", &missing, "images"])
-        .output()
-        .complains("no store of dhow")
-        .expect("refused", |o| o.code != 0);
-}
-
-fn an_additional_store_on_a_read_only_mount(s: &Sandbox) {
-    let mount = s.subdir("mount");
-    let script = format!(
-        "mount --bind {0} {1} && mount -o remount,ro,bind {1} && exec \"$@\"",
-        s.store.display(),
-        mount.display()
-    );
-    let option = format!("additionalimagestore={}", mount.display());
-    let second = s.home.join("second");
-    use_all(&|args| {
-        let cmd = s.program(dhow()).arg("--root").arg(&second).args(["--storage-opt", &option]).args(args);
-        cmd.under(&["unshare", "-m", "sh", "-c", &script, "sh"])
-    });
-}
-
-/// The files are another user's: this one reads them, and has its own where it needs to.
-fn an_additional_store_of_root(s: &Sandbox) {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let Some(root) = Sandbox::new(User::Root, "an_additional_store_of_root") else { return };
-    fs::set_permissions(&root.store, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(root.store.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
-    let before = picture(&root.store);
-    let option = format!("additionalimagestore={}", root.store.display());
-    let run = |args: &[&str]| {
-        s.program(dhow()).arg("--root").arg(s.home.join("second")).args(["--storage-opt", &option]).args(args)
-    };
-    assert_eq!(run(&["images", "--format", "{{.Repository}} {{.ReadOnly}}"]).ok(), "busybox true");
-    let script = "stat -c %u:%g /etc/passwd; echo x >> /etc/passwd; tail -n 1 /etc/passwd";
-    assert_eq!(run(&["run", "--rm", "busybox", "sh", "-c", script]).ok(), "0:0\nx");
-    run(&["system", "check"]).ok();
-    run(&["system", "reset", "-f"]).ok();
-    assert_eq!(picture(&root.store), before, "nothing was written there");
 }
 
 fn a_damaged_name_can_be_removed(s: &Sandbox) {
