@@ -30,15 +30,15 @@ impl Entering {
         self.0.is_none()
     }
 
-    /// Waits until the ids are mapped.
-    pub fn finish(self) -> Result<()> {
-        self.0.map_or(Ok(()), Tools::wait)
+    /// Waits until the ids are mapped. What is left over costs a moment to drop, which need not be now.
+    pub fn finish(self) -> Result<Option<Holder>> {
+        self.0.map(Tools::wait).transpose()
     }
 }
 
 /// Makes the caller root of a user and mount name space, unless it is root already. `host.ids` says what it got.
 pub fn enter(host: &mut Host) -> Result<()> {
-    begin(host)?.finish()
+    begin(host)?.finish().map(drop)
 }
 
 /// The same without waiting for newuidmap: until [`Entering::finish`] the caller can read and write what is its own, and
@@ -124,14 +124,14 @@ fn map_one(host: &Host) -> Result<()> {
 #[derive(Debug)]
 struct Tools {
     /// The name space they map, which is only to be found by a process that was born in it.
-    _holder: Holder,
+    holder: Holder,
     processes: [OwnedFd; 2],
     /// What they complain about.
     said: std::fs::File,
 }
 
 impl Tools {
-    fn wait(mut self) -> Result<()> {
+    fn wait(mut self) -> Result<Holder> {
         let mut said = String::new();
         let _ = self.said.read_to_string(&mut said);
         let mut done = true;
@@ -142,7 +142,7 @@ impl Tools {
             done &= status.and_then(|s| s.exit_status()) == Some(0);
         }
         if done {
-            return Ok(());
+            return Ok(self.holder);
         }
         Err(anyhow!("{}", said.trim())).context("cannot map subordinate ids").hint(
             "look at the ranges in /etc/subuid and /etc/subgid (they must not overlap), and that newuidmap is set-uid root",
@@ -165,7 +165,7 @@ fn map_ranges(host: &Host, tools: &(PathBuf, PathBuf), uids: &[IdRange], gids: &
     process::join_namespaces(&holder.pidfd, libc::CLONE_NEWUSER)
         .context("cannot join our own user name space")?;
     process::unshare(libc::CLONE_NEWNS).context("cannot make a mount name space")?;
-    Ok(Tools { _holder: holder, processes, said: said.into() })
+    Ok(Tools { holder, processes, said: said.into() })
 }
 
 /// Starts a program by its path, with nothing but a place to complain.

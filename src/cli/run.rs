@@ -131,7 +131,7 @@ fn with_image(
     let options = ensure::Options { policy, platform: pull::platform(matches, &session.host)? };
     let mut entering = Some(entering);
     let client = || {
-        entering.take().map_or(Ok(()), Entering::finish)?;
+        entering.take().map(Entering::finish).transpose()?;
         Client::new(&session.host, registry)
     };
     let mut display = None;

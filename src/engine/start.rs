@@ -45,9 +45,11 @@ pub fn make(
         return Ok((create::create(engine, id, wanted)?, supervisor));
     };
     let planned = create::plan(engine, id, wanted)?;
-    entering.finish()?;
+    let holder = entering.finish()?;
     let supervisor = start()?;
-    Ok((create::make(engine, planned)?, supervisor))
+    let created = create::make(engine, planned)?;
+    drop(holder);
+    Ok((created, supervisor))
 }
 
 /// Starts a container that was just made. If that fails it is removed again when it was to be removed anyway.
