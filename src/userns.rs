@@ -25,11 +25,6 @@ use crate::sys::spawn::{Holder, spawn};
 pub struct Entering(Option<Tools>);
 
 impl Entering {
-    /// Whether there is nothing to wait for.
-    pub fn is_over(&self) -> bool {
-        self.0.is_none()
-    }
-
     /// Waits until the ids are mapped. What is left over costs a moment to drop, which need not be now.
     pub fn finish(self) -> Result<Option<Holder>> {
         self.0.map(Tools::wait).transpose()

@@ -25,8 +25,8 @@ pub struct StartOptions {
     pub stdin: bool,
 }
 
-/// Plans, makes and gets ready to start a container, for [`start_created`]. What can go side by side does: newuidmap and
-/// the supervisor start up while we find out what is to run.
+/// Plans, makes and gets ready to start a container, for [`start_created`]. The supervisor starts up while we find out
+/// what is to run.
 pub fn make(
     engine: &Engine,
     entering: Option<Entering>,
@@ -38,16 +38,11 @@ pub fn make(
     let dir = ContainerDir::of(&engine.store, &id);
     let (terminal, full) = (wanted.options.terminal, wanted.options.full_isolation);
     let executable = sealed::executable()?;
-    let start = || supervise(&dir, executable, terminal, full, options, events);
-    // A program that is started before its ids are mapped has no rights in the name space.
-    let Some(entering) = entering.filter(|e| !e.is_over()) else {
-        let supervisor = start()?;
-        return Ok((create::create(engine, id, wanted)?, supervisor));
-    };
-    let planned = create::plan(engine, id, wanted)?;
-    let holder = entering.finish()?;
-    let supervisor = start()?;
-    let created = create::make(engine, planned)?;
+    // A program that is started before its ids are mapped has no rights in the name space. newuidmap and newgidmap keep
+    // two processors busy; planning goes better with the supervisor's start-up than with them.
+    let holder = entering.map(Entering::finish).transpose()?;
+    let supervisor = supervise(&dir, executable, terminal, full, options, events)?;
+    let created = create::create(engine, id, wanted)?;
     drop(holder);
     Ok((created, supervisor))
 }
