@@ -9,10 +9,8 @@
 //! Invariant: nobody waits for a partial while holding another, so no two pulls can wait for each other.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -33,9 +31,9 @@ use super::download::{Follower, Mark, WrongDigest, download};
 use super::fetch::{Fetch, Open, Opened, Stop, Stopped};
 use super::parallel;
 use super::parallel::Progress;
+use super::places::Places;
+use super::telling::{Teller, Told};
 
-/// How often something that goes on is told.
-const TELL_EVERY: Duration = Duration::from_millis(50);
 /// So many connections more than layers that are unpacked.
 const MORE_FETCHING: usize = 3;
 
@@ -65,7 +63,7 @@ impl Wanted {
         Ok(layer::exists(store, &self.diff_id)? && (self.is_plain() || blob::exists(store, &self.digest)?))
     }
 
-    fn event(&self, state: Pulling) -> Event {
+    pub(super) fn event(&self, state: Pulling) -> Event {
         Event::Pulling { what: self.digest.short().to_owned(), state }
     }
 }
@@ -319,84 +317,13 @@ fn named(compression: Compression) -> &'static str {
     }
 }
 
-/// Tells now and then how far a layer is.
-struct Teller<'a> {
-    layer: &'a Wanted,
-    progress: &'a Progress,
-    told: Option<Instant>,
-}
-
-impl<'a> Teller<'a> {
-    fn new(layer: &'a Wanted, progress: &'a Progress) -> Teller<'a> {
-        Teller { layer, progress, told: None }
-    }
-
-    fn tell(&mut self, state: impl FnOnce(u64) -> Pulling) {
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            self.told = Some(Instant::now());
-            // Nobody listens any more only when everything is over.
-            let _ = self.progress.send(self.layer.event(state(self.layer.size)));
-        }
-    }
-}
-
-/// Reads, and tells how much of it was unpacked.
-struct Told<'a, R> {
-    input: R,
-    done: u64,
-    teller: Teller<'a>,
-}
-
-impl<'a, R> Told<'a, R> {
-    fn new(input: R, layer: &'a Wanted, progress: &'a Progress) -> Told<'a, R> {
-        Told { input, done: 0, teller: Teller::new(layer, progress) }
-    }
-}
-
-impl<R: Read> Read for Told<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.input.read(buffer)?;
-        self.done += n as u64;
-        let done = self.done;
-        self.teller.tell(|total| Pulling::Extracting { done, total });
-        Ok(n)
-    }
-}
-
-/// So many may do something at once.
-struct Places {
-    free: Mutex<usize>,
-    changed: Condvar,
-}
-
-struct Place<'a>(&'a Places);
-
-impl Places {
-    fn new(n: usize) -> Places {
-        Places { free: Mutex::new(n), changed: Condvar::new() }
-    }
-
-    fn take(&self) -> Place<'_> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = self.changed.wait_while(free, |free| *free == 0);
-        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Place(self)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.changed.notify_one();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::Ids;
     use crate::store::pin::Pins;
     use crate::store::tests::Scratch;
+    use std::io;
     use std::sync::atomic::AtomicU64;
 
     fn layer(n: usize) -> (Wanted, Vec<u8>) {

@@ -36,6 +36,7 @@ pub mod manifest_list;
 pub mod oci_layout;
 pub mod packing;
 pub mod parallel;
+mod places;
 pub mod platform;
 pub mod pull;
 pub mod push;
@@ -47,6 +48,7 @@ pub mod section;
 pub mod select;
 pub mod tag;
 pub mod tar_members;
+mod telling;
 #[cfg(test)]
 mod tests;
 pub mod transfer;
