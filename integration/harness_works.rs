@@ -15,8 +15,9 @@ use crate::{images, wait};
 
 #[test]
 fn the_probe_prints_json() {
-    let text = std::process::Command::new(images::probe()).output().unwrap().stdout;
-    let seen: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let out = std::process::Command::new(images::probe()).output().unwrap();
+    let seen: serde_json::Value =
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
     assert!(seen["fds"]["1"].is_string(), "{seen:#}");
     assert_eq!(seen["uids"][0], rustix::process::getuid().as_raw());
     assert!(seen["limits"]["Max open files"].is_array(), "{seen:#}");

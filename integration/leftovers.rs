@@ -108,16 +108,17 @@ pub fn is_awaited(child: &Child) {
 }
 
 /// Reaps for ever, as every init should: a zombie in a container's pid name space keeps its init from ending. Children that
-/// are waited for at once are told from orphans by their age: nobody leaves those for half a second.
+/// are waited for at once are told from orphans by their age. A busy machine may keep one of our own threads from its
+/// `wait` for seconds, so those of our own session, which no container's process is in, are given a minute.
 fn reap_orphans() {
     let mut seen: BTreeMap<i32, u32> = BTreeMap::new();
     loop {
-        let zombies: BTreeSet<i32> = orphans();
-        seen.retain(|pid, _| zombies.contains(pid));
-        for pid in zombies {
+        let zombies = orphans();
+        seen.retain(|pid, _| zombies.contains_key(pid));
+        for (pid, in_our_session) in zombies {
             let times = seen.entry(pid).or_default();
             *times += 1;
-            if *times > 5 {
+            if *times > if in_our_session { 600 } else { 5 } {
                 let _ = rustix::process::waitpid(Pid::from_raw(pid), rustix::process::WaitOptions::NOHANG);
             }
         }
@@ -125,17 +126,19 @@ fn reap_orphans() {
     }
 }
 
-/// Our children that have ended and that nobody said he would wait for.
-fn orphans() -> BTreeSet<i32> {
-    let own = std::process::id() as i32;
+/// Our children that have ended and that nobody said he would wait for, and whether they are of our session.
+fn orphans() -> BTreeMap<i32, bool> {
+    let own = std::process::id().to_string();
+    let session = rustix::process::getsid(None).map_or(0, |p| p.as_raw_nonzero().get()).to_string();
     let awaited = AWAITED.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_orphan = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name, which may hold anything but is closed by the last parenthesis: state, parent.
-        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        !awaited.contains(pid) && fields.next() == Some("Z") && fields.next() == Some(&own.to_string())
+    let orphan = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // After the name, which may hold anything but is closed by the last parenthesis: state, parent, group, session.
+        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().take(4).collect();
+        let is_ours = fields.first() == Some(&"Z") && fields.get(1) == Some(&&*own);
+        (is_ours && !awaited.contains(&pid)).then(|| (pid, fields.get(3) == Some(&&*session)))
     };
-    names(Path::new("/proc")).iter().filter_map(|n| n.to_str()?.parse().ok()).filter(is_orphan).collect()
+    names(Path::new("/proc")).iter().filter_map(|n| n.to_str()?.parse().ok()).filter_map(orphan).collect()
 }
 
 /// Every process that this program started, or that those started.
