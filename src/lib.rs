@@ -32,6 +32,7 @@
 //! | `containers/ID/` | `store::container` | an OCI bundle: config.json, the record, upper, log, exit code |
 //! | `names/NAME` | `store::container` | symlink to the id: symlink(2) is the claim |
 //! | `ephemeral/ID` | `store::container` | marks a container that is to go when it ends |
+//! | `events/log`, `log.1`... | `store::journal` | what happened, for `events`: appended to by all, bounded by rotation |
 //! | `tmp/` | `store::draft` | what is being made; swept by whoever finds its lock free |
 //!
 //! DATA is /var/lib/dhow, or ~/.local/share/dhow for a user. There is no run directory: what is true only for this boot

@@ -11,6 +11,7 @@ pub mod container;
 pub mod draft;
 pub mod gc;
 pub mod image;
+pub mod journal;
 pub mod layer;
 mod name;
 mod old_overlay;
@@ -18,6 +19,7 @@ pub mod partial;
 mod piecewise;
 pub mod pin;
 pub mod rootfs;
+pub mod rotated;
 pub mod shipped;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ pub const ENTRIES: &[&str] = &[
     "names",
     "names.lock",
     "ephemeral",
+    "events",
     "images",
     "layers",
     "blobs",
