@@ -22,6 +22,7 @@
 //! | --- | --- |
 //! | `run_process` `run_streams` `run_terminal` `run_mounts` `run_security` `run_files` `limits` `rootfs` | `dhow run` |
 //! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
+//! | `events` | the journal of what happened |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
@@ -72,6 +73,7 @@ mod vm;
 mod bad_days;
 mod cgroup_v2;
 mod debian;
+mod events;
 mod exec;
 mod harness_works;
 mod hostile_archives;

@@ -18,6 +18,28 @@ pub(super) fn out_bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Nobody reads what is still to be written: what goes on without an end is to end.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads it any more")]
+struct ReaderLeft;
+
+/// Data of what may go on for ever, to stdout; an error that [`until_reader_leaves`] takes away once nobody reads it.
+pub(super) fn to_reader(bytes: &[u8]) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(ReaderLeft.into()),
+        other => other.context("cannot write to stdout"),
+    }
+}
+
+/// That the reader left is no error.
+pub(super) fn until_reader_leaves(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is::<ReaderLeft>() => Ok(()),
+        other => other,
+    }
+}
+
 /// Everything else, to stderr.
 pub(super) fn err(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());

@@ -2,8 +2,8 @@
 
 use super::Verb;
 use super::{
-    exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps, pull, push, run,
-    run_flags, search, start, stop, system,
+    events, exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps, pull,
+    push, run, run_flags, search, start, stop, system,
 };
 
 macro_rules! verb {
@@ -35,6 +35,9 @@ const PUSH: Verb = verb!("push", "Send an image to a registry", push::push_args,
 const INFO: Verb =
     verb!("info", "Show what this machine and its store are", system::info::args, system::info::info);
 
+const EVENTS: Verb =
+    verb!("events", "Show what happens, and what happened", events::events_args, events::events_verb);
+
 pub(super) static TOP: &[Verb] = &[
     RUN,
     CREATE,
@@ -65,6 +68,7 @@ pub(super) static TOP: &[Verb] = &[
     TAG,
     UNTAG,
     HISTORY,
+    EVENTS,
     INFO,
     verb!("version", "Show the version", system::info::args, system::info::version),
 ];
@@ -124,6 +128,7 @@ pub(super) static IMAGE: &[Verb] = &[
 
 pub(super) static SYSTEM: &[Verb] = &[
     INFO,
+    EVENTS,
     verb!("df", "Show what takes room on the disk", system::df::df_args, system::df::df_verb),
     verb!(
         "check",

@@ -21,6 +21,7 @@ use crate::store::container::{self, ContainerDir, Record, Source};
 use crate::store::gc;
 use crate::store::image;
 use crate::store::image::Image;
+use crate::store::journal::{self, Event};
 use crate::store::layer;
 use crate::store::pin::Pins;
 
@@ -172,6 +173,7 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
         None => create_unnamed(engine, &mut record, &files)?,
     };
     drop((held_off, pins));
+    journal::note(store, &Event::of_container(&record, "create"));
     let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
     Ok(Created { dir, record, resources, lock })
 }

@@ -14,6 +14,7 @@ use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::runtime::exec::{self, Entering, Request, null_stdio};
 use crate::runtime::rootfs::Root;
 use crate::spec::capabilities;
+use crate::store::journal::{self, Event};
 use crate::supervisor::{self, apply_user};
 
 /// What to run and how.
@@ -86,7 +87,16 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         emulate: engine.current_ids()? == Ids::Single,
         chroot: state.chroot.clone(),
     };
-    run(&dir.path, entering, &request, &options, signals).with_context(about)
+    let line = options.command.join(" ");
+    let exec_id = super::create::random_id()?;
+    let event = |action: String| Event::of_container(&record, action).with("execID", exec_id.as_str());
+    let begun = [event(format!("exec_create: {line}")), event(format!("exec_start: {line}"))];
+    journal::note_all(&engine.store, &begun);
+    let ended = run(&dir.path, entering, &request, &options, signals).with_context(about)?;
+    if let Ended::Exited(code) = ended {
+        journal::note(&engine.store, &event("exec_die".into()).with("exitCode", code.to_string()));
+    }
+    Ok(ended)
 }
 
 fn kind_flag(kind: LinuxNamespaceType) -> i32 {

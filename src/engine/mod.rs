@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod create;
 mod devices;
+pub mod events;
 pub mod exec;
 pub mod inspect;
 pub mod list;
@@ -14,6 +15,7 @@ pub mod reset;
 pub mod start;
 pub mod stop;
 pub mod wait;
+mod watch;
 
 use anyhow::Result;
 

@@ -15,6 +15,7 @@ use crate::store::draft;
 use crate::store::image;
 use crate::store::image::Parts;
 use crate::store::image::names;
+use crate::store::journal::{self, Event};
 use crate::store::layer;
 
 use super::Input;
@@ -72,6 +73,7 @@ pub fn import(store: &Store, options: &Options, events: Sink<'_>) -> Result<Impo
     let id = Digest::of(&config);
     let parts = Parts { manifest, config, blobs: Vec::new(), layers: vec![layer], index: None };
     let manifest = image::publish(store, parts, options.reference.as_slice()).with_context(about)?;
+    journal::note(store, &Event::of_image("import", &id, options.reference.as_ref()));
     Ok(Imported { id, manifest })
 }
 

@@ -20,6 +20,7 @@ use crate::store::blob;
 use crate::store::draft;
 use crate::store::image;
 use crate::store::image::Parts;
+use crate::store::journal::{self, Event};
 use crate::store::layer;
 use crate::store::pin::Pins;
 
@@ -71,7 +72,9 @@ pub fn load(store: &Store, options: &Options, events: Sink<'_>) -> Result<Vec<Lo
     let candidates = candidates(&archive, &platform, events).with_context(about)?;
     let mut loaded = Vec::new();
     for candidate in candidates {
-        loaded.push(load_one(store, &pins, &mut archive, candidate, events).with_context(about)?);
+        let one = load_one(store, &pins, &mut archive, candidate, events).with_context(about)?;
+        journal::note(store, &Event::of_image("load", &one.id, one.names.first()));
+        loaded.push(one);
     }
     Ok(loaded)
 }

@@ -21,6 +21,7 @@ use crate::store::blob;
 use crate::store::draft;
 use crate::store::image::DOCUMENT_LIMIT;
 use crate::store::image::{self, Parts, names, parse_config};
+use crate::store::journal;
 use crate::store::layer;
 use crate::store::partial;
 use crate::store::pin::Pins;
@@ -76,8 +77,11 @@ pub fn pull(
     events: Sink<'_>,
 ) -> Result<Pulled> {
     let reference = name_to_give(reference);
-    pull_named(store, client, &reference, options, events)
-        .with_context(|| format!("cannot pull {}", reference.familiar()))
+    let pulled = pull_named(store, client, &reference, options, events)
+        .with_context(|| format!("cannot pull {}", reference.familiar()))?;
+    // As docker: what was pulled is called by its name.
+    journal::note(store, &journal::Event::of_image("pull", reference.familiar(), Some(&reference)));
+    Ok(pulled)
 }
 
 /// Pulls every tag of a repository.

@@ -26,6 +26,7 @@ use crate::store::image;
 use crate::store::image::DOCUMENT_LIMIT;
 use crate::store::image::Image;
 use crate::store::image::names;
+use crate::store::journal;
 use crate::store::pin::Pins;
 use crate::store::shipped;
 use crate::store::shipped::Form;
@@ -98,6 +99,7 @@ pub fn push(
         ship(store, &to, destination, &image.manifest, tag, options.packing, events).with_context(about)?;
     // The registry has it whatever becomes of this.
     let _ = remember(store, destination, &image.manifest, &pushed.digest);
+    journal::note(store, &journal::Event::of_image("push", destination.familiar(), Some(destination)));
     Ok(pushed)
 }
 

@@ -15,6 +15,7 @@ use crate::store::image::Entry;
 use crate::store::image::find;
 use crate::store::image::find::By;
 use crate::store::image::names;
+use crate::store::journal::{self, Event};
 
 /// A container's claim on an image.
 #[derive(Debug, Clone)]
@@ -130,6 +131,14 @@ fn remove_names(
         forget_untagged(store, lock, image)?;
         removed.push(Removed::Deleted(image.id().clone()));
     }
+    let events: Vec<Event> = removed
+        .iter()
+        .map(|what| match what {
+            Removed::Untagged(name) => Event::of_image("untag", image.id(), Some(name)),
+            Removed::Deleted(id) => Event::of_image("delete", id, None),
+        })
+        .collect();
+    journal::note_all(store, &events);
     Ok(removed)
 }
 

@@ -23,6 +23,7 @@ use crate::store::blob;
 use crate::store::image;
 use crate::store::image::DOCUMENT_LIMIT;
 use crate::store::image::Image;
+use crate::store::journal::{self, Event};
 use crate::store::layer;
 
 use super::compression;
@@ -65,11 +66,18 @@ pub enum Output<'a> {
 /// Saves images.
 pub fn save(store: &Store, options: &Options, output: Output<'_>) -> Result<()> {
     let saved = saved(store, options)?;
+    write_out(store, &saved, options, output)?;
+    let event = |one: &Saved| Event::of_image("save", Digest::of(&one.config), one.names.first());
+    journal::note_all(store, &saved.iter().map(event).collect::<Vec<_>>());
+    Ok(())
+}
+
+fn write_out(store: &Store, saved: &[Saved], options: &Options, output: Output<'_>) -> Result<()> {
     match (options.format, output) {
-        (Format::OciDirectory, Output::Path(path)) => directory(store, &saved, path),
+        (Format::OciDirectory, Output::Path(path)) => directory(store, saved, path),
         (Format::OciDirectory, Output::Stream(_)) => bail!("cannot save a directory to standard output"),
-        (_, Output::Path(path)) => file(path, |out| archive(store, &saved, options, out)),
-        (_, Output::Stream(out)) => archive(store, &saved, options, out).context("cannot save"),
+        (_, Output::Path(path)) => file(path, |out| archive(store, saved, options, out)),
+        (_, Output::Stream(out)) => archive(store, saved, options, out).context("cannot save"),
     }
 }
 

@@ -23,6 +23,7 @@ use super::Store;
 use super::container::{Record, Source};
 use super::rotated::{self, Lines};
 use crate::fs;
+use crate::oci::Reference;
 use crate::sys::lock::{self, Kind as LockKind};
 
 const MAX_SIZE: u64 = 1 << 20;
@@ -95,6 +96,13 @@ impl Event {
             Source::Dir { path, .. } => path.display().to_string(),
         };
         event.with("image", image).with("name", &record.name)
+    }
+
+    /// Something that happens now to an image, which has this name or none.
+    pub fn of_image(action: &str, id: impl ToString, name: Option<&Reference>) -> Event {
+        let id = id.to_string();
+        let name = name.map_or_else(|| id.clone(), Reference::familiar);
+        Event::now(Kind::Image, action, id).with("name", name)
     }
 
     /// The same with one more attribute.

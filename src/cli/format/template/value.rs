@@ -33,7 +33,7 @@ const LISTS: &[&str] = &[
 /// Fields that are maps in Go, and print as `map[]` when null.
 #[rustfmt::skip] // One word a line would hide the code.
 const MAPS: &[&str] = &[
-    "Annotations", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks", "Options",
+    "Annotations", "Attributes", "Containers", "Data", "DriverOpts", "ExposedPorts", "Labels", "Networks", "Options",
     "PortBindings", "Ports", "StorageOpt", "Sysctls", "Tmpfs", "Volumes",
 ];
 

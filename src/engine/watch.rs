@@ -1,0 +1,80 @@
+//! Waiting for files to change and processes to end, without looking again and again: inotify(7) and poll(2).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::inotify;
+
+use crate::error::ResultExt;
+
+/// What happens in directories, from the moment on that they are added.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+/// What else a wait ends with.
+#[derive(Debug, Default)]
+pub struct Also<'a> {
+    /// Descriptors that become readable: pidfds of processes that end.
+    pub readable: &'a [BorrowedFd<'a>],
+    /// A stream whose reader goes away.
+    pub reader: Option<BorrowedFd<'a>>,
+    /// A moment.
+    pub until: Option<Timestamp>,
+}
+
+/// Why a wait ended.
+#[derive(Debug, Default)]
+pub struct Woken {
+    /// Which descriptors can be read, in the order given.
+    pub readable: Vec<bool>,
+    /// The reader went away.
+    pub reader_gone: bool,
+}
+
+impl Watch {
+    /// Watches nothing yet.
+    pub fn new() -> Result<Watch> {
+        let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+            .context("cannot watch for changes")
+            .hint("sysctl fs.inotify.max_user_instances says how many may do so at once")?;
+        Ok(Watch(fd))
+    }
+
+    /// Watches a directory: files in it that are made, written to, or renamed into it.
+    pub fn add(&self, dir: &Path) -> Result<()> {
+        let events =
+            inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+        inotify::add_watch(&self.0, dir, events)
+            .with_context(|| format!("cannot watch {}", dir.display()))
+            .hint("sysctl fs.inotify.max_user_watches says how many directories may be watched")?;
+        Ok(())
+    }
+
+    /// Waits for a change, or for what else is given. A change since the last wait ends this one at once.
+    pub fn wait(&self, also: &Also<'_>) -> Result<Woken> {
+        let left = also.until.map(|until| {
+            let left = until.duration_since(Timestamp::now()).max(jiff::SignedDuration::ZERO);
+            Timespec { tv_sec: left.as_secs(), tv_nsec: left.subsec_nanos().into() }
+        });
+        let mut fds = vec![PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
+        fds.extend(also.readable.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
+        fds.extend(also.reader.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::empty())));
+        match rustix::event::poll(&mut fds, left.as_ref()) {
+            Err(rustix::io::Errno::INTR) => return Ok(Woken::default()),
+            other => other.context("cannot wait for changes")?,
+        };
+        let is_woken = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        let n = also.readable.len();
+        let woken = Woken {
+            readable: fds[1..=n].iter().map(is_woken).collect(),
+            reader_gone: fds.get(n + 1).is_some_and(is_woken),
+        };
+        // What happened is looked for in the files themselves.
+        let mut buffer = [0; 4096];
+        while rustix::io::read(&self.0, &mut buffer).is_ok_and(|n| n > 0) {}
+        Ok(woken)
+    }
+}
