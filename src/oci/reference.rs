@@ -43,12 +43,19 @@ impl Reference {
         self
     }
 
-    /// The repository as a person writes it: without `docker.io/` and `library/`.
+    /// The repository as a person writes it: without `docker.io/` and `library/`, unless what is left would be read as
+    /// something else (`library/a/b`, `docker.io/x.y/z`).
     pub fn familiar_repository(&self) -> String {
+        let whole = || format!("{}/{}", self.registry, self.repository);
         if self.registry != "docker.io" {
-            return format!("{}/{}", self.registry, self.repository);
+            return whole();
         }
-        self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned()
+        let short = match self.repository.strip_prefix("library/") {
+            Some(name) if !name.contains('/') => name,
+            _ => &self.repository,
+        };
+        let is_misread = short.split_once('/').is_some_and(|(first, _)| is_registry(first)) || is_id(short);
+        if is_misread { whole() } else { short.to_owned() }
     }
 
     /// The whole reference as a person writes it.
@@ -111,7 +118,7 @@ impl FromStr for Reference {
         if !is_host(registry) {
             return Err(bad("the registry is not a host name with an optional port"));
         }
-        if path.len() == 64 && path.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if is_id(text) {
             return Err(bad("a name of 64 hex digits would be taken for an id"));
         }
         if repository.len() > 255 || !repository.split('/').all(is_component) {
@@ -128,6 +135,11 @@ fn is_registry(component: &str) -> bool {
     component == "localhost"
         || component.contains(['.', ':'])
         || component.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+/// Whether a text is an image's whole id.
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_host(host: &str) -> bool {
@@ -189,6 +201,14 @@ mod tests {
         check("index.docker.io/library/a", "docker.io/library/a", "a");
         check("127.0.0.1:5000/a__b--c.d", "127.0.0.1:5000/a__b--c.d", "127.0.0.1:5000/a__b--c.d");
         check("[::1]:5000/a", "[::1]:5000/a", "[::1]:5000/a");
+        // What is shown is read as the same again.
+        check("library/a/b", "docker.io/library/a/b", "library/a/b");
+        check("docker.io/x.y/z", "docker.io/x.y/z", "docker.io/x.y/z");
+        check("docker.io/localhost/a:1", "docker.io/localhost/a:1", "docker.io/localhost/a:1");
+        // Only 64 hex digits alone are an id.
+        let hex = "0a".repeat(32);
+        check(&format!("{hex}:1"), &format!("docker.io/library/{hex}:1"), &format!("docker.io/library/{hex}:1"));
+        check(&format!("localhost/{hex}"), &format!("localhost/{hex}"), &format!("localhost/{hex}"));
     }
 
     #[test]
