@@ -13,7 +13,7 @@ use crate::user::User;
 
 for_each_user!(an_additional_store_is_only_read, an_additional_store_by_configuration);
 for_root!(an_additional_store_on_a_read_only_mount);
-for_rootless!(an_additional_store_of_root);
+for_rootless!(an_additional_store_of_root, what_may_not_be_read);
 
 /// Everything beneath, with what would tell a write: size, change time, mode.
 fn picture(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
@@ -105,6 +105,12 @@ fn an_additional_store_by_configuration(s: &Sandbox) {
         .output()
         .complains("no store of dhow")
         .expect("refused", |o| o.code != 0);
+    let own = s.home.join(".config/dhow/storage.conf");
+    for text in ["additionalimagestores = [\"relative\"]", "additionalimagestores = \"/x\""] {
+        fs::write(&own, text).unwrap();
+        run(&["images"]).output().complains("storage.conf").expect("refused", |o| o.code != 0);
+    }
+    fs::remove_file(&own).unwrap();
 }
 
 fn an_additional_store_on_a_read_only_mount(s: &Sandbox) {
@@ -141,4 +147,62 @@ fn an_additional_store_of_root(s: &Sandbox) {
     run(&["system", "check"]).ok();
     run(&["system", "reset", "-f"]).ok();
     assert_eq!(picture(&root.store), before, "nothing was written there");
+}
+
+/// A file of another's store that this user may not read is named, whichever it is, and nothing is believed to be missing.
+fn what_may_not_be_read(s: &Sandbox) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let Some(root) = Sandbox::new(User::Root, "what_may_not_be_read") else { return };
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for dir in [root.store.parent().unwrap(), &root.store] {
+        mode(dir, 0o755);
+    }
+    let option = format!("additionalimagestore={}", root.store.display());
+    let first = |dir: &str| {
+        let dir = root.store.join(dir);
+        let mut names = crate::leftovers::names(&dir).into_iter();
+        dir.join(names.find(|n| !n.as_encoded_bytes().starts_with(b".")).unwrap())
+    };
+    let layer = first("layers");
+    let config = root.store.join("blobs/sha256").join(hex(&root.inspect("busybox", "{{.Id}}")));
+    let name = first("images");
+    for (path, verbs) in [
+        (root.store.clone(), &["images", "run"][..]),
+        (root.store.join("images"), &["images", "run"]),
+        (name, &["run"]),
+        (config, &["inspect", "run"]),
+        (layer.join("diff/bin/busybox"), &["run"]),
+        (layer.join("diff/etc"), &["run"]),
+        (layer, &["run"]),
+    ] {
+        let before = fs::metadata(&path).unwrap().permissions().mode();
+        mode(&path, 0);
+        for verb in verbs {
+            let args: &[&str] = match *verb {
+                "run" => &["run", "--rm", "busybox", "true"],
+                "inspect" => &["inspect", "busybox"],
+                other => &[other],
+            };
+            // Nothing of an attempt before is used.
+            let own = s.home.join(format!("own-{verb}"));
+            let run = |args: &[&str]| s.program(dhow()).arg("--root").arg(&own).args(args);
+            let out = run(&["--storage-opt", &option]).args(args).output();
+            assert!(out.code != 0, "{}: {}", path.display(), out.report());
+            out.complains("Permission denied");
+            run(&["system", "reset", "-f"]).ok();
+        }
+        mode(&path, before & 0o7777);
+    }
+    // Where the configuration names it, too; and a listing says of what it could not read why that is.
+    let own = s.home.join(".config/dhow/storage.conf");
+    fs::create_dir_all(own.parent().unwrap()).unwrap();
+    fs::write(&own, format!("additionalimagestores = [{:?}]\n", root.store)).unwrap();
+    mode(&root.store, 0o700);
+    s.dhow(["images"]).output().complains("Permission denied").complains("hint: ").exits(1);
+    mode(&root.store, 0o755);
+    mode(&first("images"), 0);
+    s.dhow(["images"]).output().complains("is damaged: ").complains("Permission denied").exits(0);
+    fs::remove_file(&own).unwrap();
 }

@@ -11,9 +11,11 @@ use super::format::{self, filter::Filters, headers, human};
 use super::run_flags::one;
 use super::{Session, out};
 use crate::engine::Engine;
+use crate::error;
 use crate::oci::Reference;
 use crate::store::image::find::{entries_of, entry_by};
 use crate::store::image::names::{self, Names};
+use crate::store::image::summary::Summary;
 use crate::store::image::{Entry, Named};
 
 pub(super) fn images_args(command: Command) -> Command {
@@ -34,14 +36,16 @@ pub(super) fn images(matches: &ArgMatches, session: &mut Session) -> Result<u8> 
     let filters = Filters::parse(&many(matches, "filter"), IMAGE_FILTERS)?;
     let engine = session.engine()?;
     let all = Names::visible(&engine.store)?;
-    for file in &all.damaged {
+    for (file, why) in &all.damaged {
         let name = names::name_of_file(file).map_or_else(|| file.clone(), |name| name.familiar());
-        out::warn(&format!("the name {name} is damaged: dhow system check tells more"));
+        out::warn(&format!("the name {name} is damaged: {why}"));
     }
     let mut images = entries_of(&engine.store, all)?;
     for image in images.iter().filter(|i| i.summary.is_none()) {
         let name = image.names().next().map_or_else(|| image.manifest.to_string(), Reference::familiar);
-        out::warn(&format!("the image {name} is damaged: dhow system check tells more"));
+        let why = Summary::of(&engine.store, &image.manifest).err();
+        let why = why.map_or_else(|| "dhow system check tells more".to_owned(), |error| error::chain(&error));
+        out::warn(&format!("the image {name} is damaged: {why}"));
     }
     // Docker's order.
     images.sort_by_key(|image| std::cmp::Reverse(created(image)));

@@ -10,6 +10,7 @@ use super::{Session, out};
 use crate::engine::{Engine, inspect};
 use crate::error;
 use crate::error::ResultExt;
+use crate::oci::reference::InvalidReference;
 
 pub(super) fn inspect_args(command: Command) -> Command {
     command
@@ -59,6 +60,12 @@ fn inspect_with(matches: &ArgMatches, session: &mut Session, kind: Option<&str>)
     Ok(code)
 }
 
+/// Where there is neither, docker speaks of an object; an image that is there and cannot be read is told as such.
+fn missing(error: anyhow::Error, name: &str) -> anyhow::Error {
+    let is_missing = crate::engine::is_not_found(&error) || error.is::<InvalidReference>();
+    if is_missing { error::NotFound { kind: "object", name: name.to_owned() }.into() } else { error }
+}
+
 fn one_object(engine: &Engine, name: &str, kind: Option<&str>) -> Result<serde_json::Value> {
     match kind {
         Some("container") => inspect::inspect(engine, name),
@@ -67,8 +74,9 @@ fn one_object(engine: &Engine, name: &str, kind: Option<&str>) -> Result<serde_j
             Err(anyhow!("cannot inspect a {other:?}")).hint("use --type container or --type image")
         }
         None => match inspect::inspect(engine, name) {
-            Err(error) if crate::engine::is_not_found(&error) => super::image::inspect_one(engine, name)
-                .map_err(|_| error::NotFound { kind: "object", name: name.to_owned() }.into()),
+            Err(error) if crate::engine::is_not_found(&error) => {
+                super::image::inspect_one(engine, name).map_err(|error| missing(error, name))
+            }
             other => other,
         },
     }

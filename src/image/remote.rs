@@ -28,14 +28,14 @@ pub struct Remote {
 pub fn document(client: &Client, reference: &Reference) -> Result<Manifest> {
     let about = || format!("cannot get {}", reference.familiar());
     let from = client.repository(reference, Action::Pull).with_context(about)?;
-    from.manifest(&tag_or_digest(reference)).with_context(about)
+    from.manifest(&tag_or_digest(reference))
 }
 
 /// The image for a platform.
 pub fn image(client: &Client, reference: &Reference, platform: &Platform) -> Result<Remote> {
     let about = || format!("cannot get {}", reference.familiar());
     let from = client.repository(reference, Action::Pull).with_context(about)?;
-    transfer::look(from, tag_or_digest(reference), platform).with_context(about)
+    transfer::look(from, tag_or_digest(reference), platform)
 }
 
 /// What `inspect` says of it: docker's fields, as far as a registry knows them. `Size` is what a pull would fetch.

@@ -26,14 +26,12 @@ use super::remove::InUse;
 pub struct Usage {
     /// The images, by id.
     pub images: Vec<ImageUsage>,
-    /// All blobs, layers, names, partial and unfinished things together.
+    /// All blobs, layers, names, partial and unfinished things together, and the directories of a store in which nothing is.
     pub images_bytes: u64,
     /// What would be free if the images went that no container uses.
     pub images_reclaimable: u64,
     /// By container id.
     pub containers: BTreeMap<String, u64>,
-    /// Names of containers, and the directory itself.
-    pub containers_besides: u64,
     /// By volume name.
     pub volumes: BTreeMap<String, u64>,
     /// The build cache.
@@ -59,8 +57,6 @@ enum Tree {
     Container(String),
     Volume(String),
     BuildCache,
-    /// Names of containers.
-    ContainersBesides,
     /// Whatever else there is.
     ImagesBesides,
 }
@@ -71,7 +67,8 @@ pub fn usage(store: &Store, in_use: &[InUse], events: Sink<'_>) -> Result<Usage>
     for digest in blob::list(store)? {
         objects.insert(digest.clone(), blob::size_on_disk(store, &digest)?);
     }
-    let mut usage = Usage { images_bytes: objects.values().sum(), ..Usage::default() };
+    let images_bytes = objects.values().sum::<u64>() + own_size(&store.data)?;
+    let mut usage = Usage { images_bytes, ..Usage::default() };
     let mut trees = Vec::new();
     for name in fs::read_dir(&store.data)? {
         let path = store.data.join(&name);
@@ -85,12 +82,11 @@ pub fn usage(store: &Store, in_use: &[InUse], events: Sink<'_>) -> Result<Usage>
                 }));
             }
             "containers" => {
-                usage.containers_besides += own_size(&path)?;
+                usage.images_bytes += own_size(&path)?;
                 trees.extend(children(&path)?.map(|(name, path)| (Tree::Container(name), path)));
             }
             "volumes" => trees.extend(children(&path)?.map(|(name, path)| (Tree::Volume(name), path))),
             "build" => trees.push((Tree::BuildCache, path)),
-            "names" | "ephemeral" => trees.push((Tree::ContainersBesides, path)),
             _ => trees.push((Tree::ImagesBesides, path)),
         }
     }
@@ -103,7 +99,6 @@ pub fn usage(store: &Store, in_use: &[InUse], events: Sink<'_>) -> Result<Usage>
             }
             Tree::ImagesBesides => usage.images_bytes += bytes,
             Tree::Container(id) => _ = usage.containers.insert(id, bytes),
-            Tree::ContainersBesides => usage.containers_besides += bytes,
             Tree::Volume(name) => _ = usage.volumes.insert(name, bytes),
             Tree::BuildCache => usage.build_cache += bytes,
         }

@@ -207,7 +207,11 @@ mod tests {
         check("docker.io/localhost/a:1", "docker.io/localhost/a:1", "docker.io/localhost/a:1");
         // Only 64 hex digits alone are an id.
         let hex = "0a".repeat(32);
-        check(&format!("{hex}:1"), &format!("docker.io/library/{hex}:1"), &format!("docker.io/library/{hex}:1"));
+        check(
+            &format!("{hex}:1"),
+            &format!("docker.io/library/{hex}:1"),
+            &format!("docker.io/library/{hex}:1"),
+        );
         check(&format!("localhost/{hex}"), &format!("localhost/{hex}"), &format!("localhost/{hex}"));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Named by `--storage-opt additionalimagestore=DIR`, then by `additionalimagestores` of our own `dhow/storage.conf` and
 //! of the `storage.conf` of containers/storage (containers-storage.conf(5)). What a file names is passed over where it is
-//! no store of ours: the same key names podman's.
+//! no store of ours: the same key names podman's. In our own file a store that may not be read is an error.
 //!
 //! Nothing is ever written there, and no lock is taken: a store that others may use has to be readable for them, which is
 //! for its owner to decide (`chmod 755` on the directory: what is in it is only guarded by that one).
@@ -26,7 +26,7 @@ pub fn stores(host: &Host, options: &[String]) -> Result<Vec<PathBuf>> {
         let path = of_option(option)?;
         let path =
             std::path::absolute(&path).with_context(|| format!("cannot resolve {}", path.display()))?;
-        if !is_store(&path) {
+        if !is_readable_store(&path)? {
             return Err(anyhow!(
                 "cannot use the additional store {}: there is no store of dhow",
                 path.display()
@@ -41,13 +41,25 @@ pub fn stores(host: &Host, options: &[String]) -> Result<Vec<PathBuf>> {
         if !text.lines().any(|l| !l.trim_start().starts_with('#') && l.contains("additionalimagestores")) {
             continue;
         }
+        let is_own = file.parent().is_some_and(|dir| dir.ends_with("dhow"));
+        let about = || format!("cannot read {}", file.display());
         let named = match parse(&text) {
             Ok(named) => named,
             // A mistake in the file of another program is that program's to tell.
-            Err(_) if !file.parent().is_some_and(|dir| dir.ends_with("dhow")) => continue,
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+            Err(_) if !is_own => continue,
+            Err(error) => return Err(error).with_context(about),
         };
-        stores.extend(named.into_iter().map(|path| at_home(host, path)).filter(|path| is_store(path)));
+        for path in named.into_iter().map(|path| at_home(host, path)) {
+            if is_own && !path.is_absolute() {
+                return Err(anyhow!("{path:?} in additionalimagestores does not begin with /"))
+                    .with_context(about);
+            }
+            let is_store = path.is_absolute()
+                && if is_own { is_readable_store(&path)? } else { is_store(&path).unwrap_or(false) };
+            if is_store {
+                stores.push(path);
+            }
+        }
     }
     let mut seen = std::collections::HashSet::new();
     stores.retain(|path| *path != host.data && seen.insert(path.clone()));
@@ -124,10 +136,21 @@ fn at_home(host: &Host, path: PathBuf) -> PathBuf {
     }
 }
 
-/// Whether a directory is a store of ours that we can read.
-fn is_store(path: &Path) -> bool {
-    let is_dir = |name: &str| fs::metadata(&path.join(name)).ok().flatten().is_some_and(|meta| meta.is_dir());
-    path.is_absolute() && ["blobs/sha256", "layers", "images"].into_iter().all(is_dir)
+/// Whether a directory is a store of ours.
+fn is_store(path: &Path) -> Result<bool> {
+    for name in ["blobs/sha256", "layers", "images"] {
+        if !fs::metadata(&path.join(name))?.is_some_and(|meta| meta.is_dir()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// [`is_store`], and an error that says the way out where nobody but its owner can tell.
+fn is_readable_store(path: &Path) -> Result<bool> {
+    is_store(path)
+        .with_context(|| format!("cannot use the additional store {}", path.display()))
+        .with_hint(|| format!("its owner lets others read it by chmod 755 {}", path.display()))
 }
 
 #[cfg(test)]

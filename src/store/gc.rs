@@ -140,7 +140,7 @@ pub fn snapshot(store: &Store) -> Result<Snapshot> {
 pub fn needs(store: &Store) -> Result<Needs> {
     let mut needs = Needs { digests: pin::all(store)?.into_iter().collect(), unknown: Vec::new() };
     let names = names::Names::read(store)?;
-    needs.unknown.extend(names.damaged.iter().cloned());
+    needs.unknown.extend(names.damaged.keys().cloned());
     for manifest in names.manifests() {
         needs.digests.insert(manifest.clone());
         // What the file of the name kept serves where a document was lost.

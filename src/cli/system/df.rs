@@ -65,7 +65,7 @@ fn rows(usage: &Usage, containers: &[Listed]) -> Vec<Value> {
     let running: BTreeMap<&str, bool> = containers.iter().map(|c| (c.record.id.as_str(), runs(c))).collect();
     let is_running = |id: &str| running.get(id).copied().unwrap_or(false);
     let stopped = usage.containers.iter().filter(|(id, _)| !is_running(id)).map(|(_, bytes)| bytes).sum();
-    let of_containers = usage.containers.values().sum::<u64>() + usage.containers_besides;
+    let of_containers = usage.containers.values().sum();
     let of_volumes = usage.volumes.values().sum();
     vec![
         row("Images", usage.images.len(), active, usage.images_bytes, usage.images_reclaimable),

@@ -53,7 +53,7 @@ pub(super) struct Layer {
 
 pub(super) fn of(store: &Store, names: &Names) -> Wanted {
     let mut wanted = Wanted::default();
-    for file in &names.damaged {
+    for file in names.damaged.keys() {
         let object = Object::Name(file.clone());
         wanted.findings.push(Finding::broken(object, "its file is damaged", &[]));
     }

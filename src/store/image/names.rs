@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::error;
 use crate::error::NotFound;
 use crate::fs;
 use crate::oci::Digest;
@@ -50,8 +51,8 @@ pub struct Names {
     pub named: Vec<Named>,
     /// The manifests that have a file of their own, whether or not they also have a name.
     pub untagged: Vec<Digest>,
-    /// Files that cannot be read, by what they are called: they may stand for any image.
-    pub damaged: Vec<String>,
+    /// Files that cannot be read, by what they are called, and why: they may stand for any image.
+    pub damaged: BTreeMap<String, String>,
     /// What their files say of the manifests.
     pub summaries: BTreeMap<Digest, Summary>,
     /// Manifests that only an additional store names.
@@ -122,8 +123,8 @@ impl Names {
                 Ok(Some(record)) => record,
                 // Removed since the directory was read.
                 Ok(None) => continue,
-                Err(_) => {
-                    self.damaged.push(file.to_string_lossy().into_owned());
+                Err(error) => {
+                    self.damaged.insert(file.to_string_lossy().into_owned(), error::chain(&error));
                     continue;
                 }
             };
@@ -133,7 +134,9 @@ impl Names {
             }
             match reference.map(|text| text.parse()) {
                 Some(Ok(reference)) => self.named.push(Named { reference, manifest, index, created }),
-                Some(Err(_)) => self.damaged.push(file.to_string_lossy().into_owned()),
+                Some(Err(error)) => {
+                    self.damaged.insert(file.to_string_lossy().into_owned(), error.to_string());
+                }
                 None => self.untagged.push(manifest),
             }
         }
@@ -144,7 +147,6 @@ impl Names {
         self.named.sort();
         self.untagged.sort();
         self.untagged.dedup();
-        self.damaged.sort();
     }
 
     /// The names of a manifest.
@@ -388,7 +390,7 @@ mod tests {
         }
         let names = Names::read(store).unwrap();
         assert_eq!(
-            (names.named.len(), names.damaged),
+            (names.named.len(), names.damaged.into_keys().collect::<Vec<_>>()),
             (1, ["bad", "empty", "zeros"].map(str::to_owned).into())
         );
         forget_file(store, &lock, "bad").unwrap();
