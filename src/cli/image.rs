@@ -17,7 +17,7 @@ use crate::image::compression::Compression;
 use crate::image::remove::{InUse, Removed};
 use crate::image::{self, Input, Platform};
 use crate::oci::{Digest, Reference};
-use crate::store::container::{Source, Status};
+use crate::store::container::Source;
 use crate::store::gc::Freed;
 
 /// What `inspect` shows of an image.
@@ -191,7 +191,7 @@ fn claim(container: &list::Listed) -> Option<InUse> {
         container: container.record.name.clone(),
         image: id.parse::<Digest>().ok()?,
         diff_ids: diff_ids.clone(),
-        running: matches!(container.status, Status::Running(_) | Status::Starting),
+        running: container.status.is_alive(),
     })
 }
 

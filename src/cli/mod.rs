@@ -10,6 +10,7 @@ mod image_copy;
 mod image_inspect;
 mod images;
 mod inspect;
+mod life_flags;
 mod login;
 mod logs;
 mod manifest;

@@ -47,7 +47,14 @@ pub(super) fn ps_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8>
             .map(|c| Ok((c, fits(&engine, &filters, c, &all)?)))
             .collect::<Result<Vec<_>>>()?
             .into_iter()
-            .filter(|(c, fits)| *fits && (everything || matches!(c.status, Status::Running(_))))
+            .filter(|(c, fits)| {
+                *fits
+                    && (everything
+                        || matches!(
+                            c.status,
+                            Status::Running(_) | Status::Paused(_) | Status::Restarting(..)
+                        ))
+            })
             .map(|(c, _)| c);
         if last > 0 { fits.take(last).collect() } else { fits.collect() }
     };
@@ -109,6 +116,12 @@ pub(super) fn row(c: &Listed, no_trunc: bool) -> serde_json::Value {
     let record = &c.record;
     let status = match &c.status {
         Status::Running(state) => format!("Up {}", human::duration(now.duration_since(state.started_at))),
+        Status::Paused(state) => {
+            format!("Up {} (Paused)", human::duration(now.duration_since(state.started_at)))
+        }
+        Status::Restarting(_, exit) => {
+            format!("Restarting ({}) {}", exit.code, human::ago(exit.finished_at, now))
+        }
         Status::Exited(exit) => format!("Exited ({}) {}", exit.code, human::ago(exit.finished_at, now)),
         Status::Dead(_) => "Exited (137)".to_owned(),
         Status::Created | Status::Starting => "Created".to_owned(),

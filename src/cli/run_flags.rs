@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{parse, registry_flags};
+use super::{life_flags, parse, registry_flags};
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
 use crate::fs;
@@ -92,7 +92,7 @@ pub(super) fn add(command: Command) -> Command {
         let arg = Arg::new(*long).long(*long).help(*help).action(ArgAction::SetTrue);
         if *short == '\0' { arg } else { arg.short(*short) }
     };
-    registry_flags::add(command)
+    life_flags::add(registry_flags::add(command))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().map(|f| value(f).overrides_with(f.0)))
@@ -150,6 +150,8 @@ pub(super) fn read(matches: &ArgMatches, host: &Host) -> Result<CreateOptions> {
         name: one(matches, "name").map(str::to_owned),
         auto_remove,
         log,
+        restart: life_flags::restart(matches)?,
+        timeout: life_flags::timeout(matches)?,
         options,
     })
 }

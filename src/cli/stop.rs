@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 use super::flags::{each, many, names, switch, value};
 use super::run_flags::one;
 use super::{Session, out};
+use crate::engine::stop::StopOptions;
 use crate::engine::{remove, stop, wait};
 
 pub(super) fn stop_args(command: Command) -> Command {
@@ -23,9 +24,10 @@ pub(super) fn stop_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
         .map(|t| t.parse::<i64>().map_err(|_| anyhow!("cannot wait {t:?} seconds: it is not a number")))
         .transpose()?;
     let signal = one(matches, "signal").map(stop::parse_signal).transpose()?;
+    let options = StopOptions { timeout: time, signal };
     let engine = session.engine()?;
     each(&many(matches, "names"), |name| {
-        stop::stop(&engine, name, time, signal)?;
+        stop::stop(&engine, name, options)?;
         out::out(&format!("{name}\n"))?;
         Ok(())
     })
@@ -59,8 +61,9 @@ pub(super) fn rm_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8>
         // Before we are root of a name space of our own, from which those of the containers cannot be reached.
         let engine = session.engine()?;
         // Why one does not end is told when it cannot be removed; one that is not there now may come at any moment.
+        let at_once = StopOptions { timeout: Some(0), signal: None };
         let is_absent = |name: &str| {
-            stop::stop(&engine, name, Some(0), None).is_err_and(|error| crate::engine::is_not_found(&error))
+            stop::stop(&engine, name, at_once).is_err_and(|error| crate::engine::is_not_found(&error))
         };
         names.retain(|name| !is_absent(name));
     }

@@ -17,7 +17,7 @@ use crate::spec::options::{Mount, Network, Options};
 use crate::spec::resources::first_absent;
 use crate::spec::{self, Facts};
 use crate::store::Store;
-use crate::store::container::{self, ContainerDir, Record, Source};
+use crate::store::container::{self, ContainerDir, Record, Restart, Source};
 use crate::store::gc;
 use crate::store::image;
 use crate::store::image::Image;
@@ -36,6 +36,10 @@ pub struct CreateOptions {
     pub auto_remove: bool,
     /// Whether a log is kept.
     pub log: bool,
+    /// Whether it runs again when it ended.
+    pub restart: Restart,
+    /// Seconds after which a run of it is killed.
+    pub timeout: Option<u64>,
     /// All else.
     pub options: Options,
 }
@@ -134,6 +138,8 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         init: options.init,
         stop_signal: super::stop::parse_signal(stop_signal.as_deref().unwrap_or("TERM"))?,
         stop_timeout: options.stop_timeout.unwrap_or(10),
+        restart: wanted.restart,
+        timeout: wanted.timeout,
         labels,
         strict_limits: options.strict_limits,
         log: wanted.log,

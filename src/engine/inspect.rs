@@ -27,7 +27,8 @@ pub fn inspect(engine: &Engine, wanted: &str) -> Result<Value> {
     };
     let file = |name: &str| dir.file(name).display().to_string();
     // What it was the last time; before the first, what is tried first.
-    let driver = dir.last_state()?.map_or_else(|| "overlay".to_owned(), |state| state.driver);
+    let last = dir.last_state()?;
+    let driver = last.as_ref().map_or_else(|| "overlay".to_owned(), |state| state.driver.clone());
     Ok(json!({
         "Id": record.id,
         "Created": record.created.to_string(),
@@ -40,7 +41,7 @@ pub fn inspect(engine: &Engine, wanted: &str) -> Result<Value> {
         "HostsPath": file("hosts"),
         "LogPath": if record.log { file("log") } else { String::new() },
         "Name": format!("/{}", record.name),
-        "RestartCount": 0,
+        "RestartCount": last.as_ref().map_or(0, |state| state.restart_count),
         "Driver": driver,
         "Platform": "linux",
         "MountLabel": "",
@@ -62,8 +63,8 @@ fn state(status: &Status, dir: &ContainerDir) -> Value {
         json!({
             "Status": word,
             "Running": running,
-            "Paused": false,
-            "Restarting": false,
+            "Paused": word == "paused",
+            "Restarting": word == "restarting",
             "OOMKilled": exit.is_some_and(|e| e.oom_killed),
             "Dead": false,
             "Pid": pid,
@@ -75,6 +76,9 @@ fn state(status: &Status, dir: &ContainerDir) -> Value {
     };
     match status {
         Status::Running(state) => of("running", true, state.init.pid, None),
+        Status::Paused(state) => of("paused", true, state.init.pid, None),
+        // Docker says so of a container that is about to run again.
+        Status::Restarting(_, exit) => of("restarting", true, 0, Some(exit)),
         Status::Created | Status::Starting => of("created", false, 0, None),
         Status::Exited(exit) => of("exited", false, 0, Some(exit)),
         Status::Dead(_) => of("exited", false, 0, None),
@@ -103,7 +107,7 @@ fn host_config(options: &Options, record: &Record) -> Value {
         "LogConfig": { "Type": if record.log { "json-file" } else { "none" }, "Config": {} },
         "NetworkMode": match options.network { Network::Host => "host", Network::None => "none" },
         "PortBindings": {},
-        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+        "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": record.restart.most() },
         "AutoRemove": record.auto_remove,
         "CapAdd": options.cap_add,
         "CapDrop": options.cap_drop,

@@ -27,11 +27,7 @@ impl Listed {
 
     /// Docker's word for its state.
     pub fn state(&self) -> &'static str {
-        match &self.status {
-            Status::Running(_) => "running",
-            Status::Created | Status::Starting => "created",
-            Status::Exited(_) | Status::Dead(_) => "exited",
-        }
+        self.status.word()
     }
 }
 

@@ -101,7 +101,9 @@ impl Watch {
             inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&changes, &dir.path, events).context("cannot watch the log")?;
         let supervisor = match dir.status()? {
-            Status::Running(state) => open_process(state.supervisor),
+            Status::Running(state) | Status::Paused(state) | Status::Restarting(state, _) => {
+                open_process(state.supervisor)
+            }
             _ => None,
         };
         Ok(Watch { changes, supervisor })
@@ -109,7 +111,7 @@ impl Watch {
 
     /// Returns whether the container has ended.
     fn wait(&self, dir: &ContainerDir) -> Result<bool> {
-        if self.supervisor.is_none() && !matches!(dir.status()?, Status::Starting | Status::Running(_)) {
+        if self.supervisor.is_none() && !dir.status()?.is_alive() {
             return Ok(true);
         }
         let mut fds = vec![PollFd::from_borrowed_fd(self.changes.as_fd(), PollFlags::IN)];

@@ -17,9 +17,9 @@ pub mod stop;
 pub mod wait;
 mod watch;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
-use crate::error::NotFound;
+use crate::error::{NotFound, ResultExt};
 use crate::host::Host;
 use crate::store::Store;
 use crate::store::container::{self, ContainerDir, State, Status};
@@ -45,12 +45,22 @@ impl Engine {
         container::find(&self.store, wanted)
     }
 
-    /// The container and its state, if it runs.
+    /// The container and its state, if it runs and is not paused.
     pub fn running(&self, wanted: &str) -> Result<(ContainerDir, State)> {
+        match self.alive(wanted)? {
+            (dir, Status::Running(state)) => Ok((dir, state)),
+            _ => Err(anyhow!("container {wanted} is paused"))
+                .hint(format!("unpause it first: dhow unpause {wanted}")),
+        }
+    }
+
+    /// The container and whether it is `Running` or `Paused`; an error if it is neither.
+    pub fn alive(&self, wanted: &str) -> Result<(ContainerDir, Status)> {
         let dir = self.find(wanted)?;
         match reap::settled(&self.store, &dir)? {
-            Status::Running(state) => Ok((dir, state)),
-            _ => Err(anyhow::anyhow!("container {wanted} is not running")),
+            status @ (Status::Running(_) | Status::Paused(_)) => Ok((dir, status)),
+            Status::Restarting(..) => Err(anyhow!("container {wanted} is restarting: wait until it runs")),
+            _ => Err(anyhow!("container {wanted} is not running")),
         }
     }
 }

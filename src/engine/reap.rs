@@ -14,7 +14,7 @@ use crate::store::{Store, draft};
 pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
     let status = dir.status()?;
     let is_dead = matches!(status, Status::Dead(_));
-    let lives = matches!(status, Status::Running(_) | Status::Starting);
+    let lives = status.is_alive();
     // A supervisor that was killed while it started or cleared away leaves no more than its cgroup.
     if lives || (!is_dead && dir.noted_cgroup().is_none()) {
         return Ok(status);
@@ -26,13 +26,12 @@ pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
         dir.remove(store)?;
         return Err(dir.not_found());
     }
-    if is_dead {
-        dir.write_exit(&Exit {
-            code: 137,
-            finished_at: Timestamp::now(),
-            oom_killed: false,
-            error: "its supervisor was killed".into(),
-        })?;
+    if let Status::Dead(state) = status {
+        // One that was killed between two runs had ended before.
+        let (code, finished_at) =
+            state.restarting.map_or((137, Timestamp::now()), |exit| (exit.code, exit.finished_at));
+        let error = "its supervisor was killed".into();
+        dir.write_exit(&Exit { code, finished_at, oom_killed: false, error })?;
     }
     drop(_lock);
     dir.status()
@@ -60,7 +59,9 @@ pub fn settle_name(store: &Store, name: &str) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(1);
     let may_be_dying = || match container::find(store, name).and_then(|dir| dir.status()) {
         Ok(Status::Starting) => true,
-        Ok(Status::Running(state)) => container::open_process(state.supervisor).is_none_or(|s| has_ended(&s)),
+        Ok(Status::Running(state) | Status::Paused(state) | Status::Restarting(state, _)) => {
+            container::open_process(state.supervisor).is_none_or(|s| has_ended(&s))
+        }
         Ok(_) => false,
         Err(_) => container::is_being_made(store, name).unwrap_or(false),
     };

@@ -4,7 +4,6 @@ use anyhow::{Context, Result, anyhow};
 
 use super::{Engine, reap};
 use crate::error::ResultExt;
-use crate::store::container::Status;
 
 /// Removes a container that does not run.
 pub fn remove(engine: &Engine, wanted: &str) -> Result<()> {
@@ -15,9 +14,9 @@ pub fn remove(engine: &Engine, wanted: &str) -> Result<()> {
             // Its supervisor (--rm), or another rm, was quicker.
             Err(error) if super::is_not_found(&error) => return Ok(()),
             Err(error) => return Err(error).with_context(about),
-            Ok(Status::Running(_) | Status::Starting) => {
+            Ok(status) if status.is_alive() => {
                 let hint = format!("stop it first, or: dhow rm -f {wanted}");
-                return Err(anyhow!("it is running")).with_context(about).hint(hint);
+                return Err(anyhow!("it is {}", status.word())).with_context(about).hint(hint);
             }
             Ok(_) => {}
         }

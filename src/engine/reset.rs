@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Engine, reap};
 use crate::fs;
-use crate::store::container::{self, ContainerDir, Status};
+use crate::store::container::{self, ContainerDir};
 use crate::store::gc;
 
 /// Removes everything. An error, with nothing removed, while a container runs.
@@ -12,7 +12,7 @@ pub fn reset(engine: &Engine) -> Result<()> {
     let store = &engine.store;
     for id in container::ids(store)? {
         let dir = ContainerDir::of(store, &id);
-        if let Ok(Status::Running(_) | Status::Starting) = reap::decided(store, &dir) {
+        if reap::decided(store, &dir).is_ok_and(|status| status.is_alive()) {
             bail!("cannot reset the store: container {} is running", &id[..12.min(id.len())]);
         }
     }

@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::Engine;
 use super::create::{self, CreateOptions, Created};
 use super::reap;
+use crate::error::ResultExt;
 use crate::event::Sink;
 use crate::fs;
 use crate::oci::runtime::{LinuxResources, Spec};
@@ -68,7 +69,11 @@ pub fn start(
     let dir = engine.find(wanted)?;
     let lock = loop {
         match reap::decided(&engine.store, &dir)? {
-            Status::Running(_) => return Ok(None),
+            Status::Running(_) | Status::Restarting(..) => return Ok(None),
+            Status::Paused(_) => {
+                return Err(anyhow!("cannot start {wanted}: it is paused"))
+                    .hint(format!("unpause it: dhow unpause {wanted}"));
+            }
             Status::Starting => anyhow::bail!("cannot start {wanted}: another start does not get through"),
             _ => {}
         }
@@ -78,6 +83,7 @@ pub fn start(
             None => reap::pause(),
         }
     };
+    dir.forget_stopped()?;
     let record = dir.record()?;
     let text = fs::read_to_string(&dir.file("config.json"))?;
     let spec: Spec = serde_json::from_str(&text)

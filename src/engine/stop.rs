@@ -9,7 +9,8 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{Engine, reap};
 use crate::error::ResultExt;
-use crate::store::container::{self, ContainerDir, State, Status};
+use crate::store::container::{self, ContainerDir, Record, State, Status};
+use crate::supervisor::{self, Control};
 use crate::userns;
 
 /// `TERM`, `SIGTERM`, `15`, `RTMIN+3`.
@@ -37,37 +38,84 @@ fn real_time(word: &str, base: &str, number: i32, sign: char, direction: i32) ->
     Some(number + direction * offset)
 }
 
-/// Sends a signal to a container's init.
+/// Sends a signal to a container's init. One that means the end is the end: no restart policy overrides it.
 pub fn kill(engine: &Engine, wanted: &str, signal: i32) -> Result<()> {
-    let (_, state) = engine.running(wanted).with_context(|| format!("cannot kill {wanted}"))?;
+    let about = || format!("cannot kill {wanted}");
+    let (dir, status) = engine.alive(wanted).with_context(about)?;
+    let Some(state) = status.run() else { return Ok(()) };
+    let record = dir.record()?;
+    let is_meant_to_end = [libc::SIGKILL, libc::SIGTERM, record.stop_signal].contains(&signal);
+    if is_meant_to_end {
+        stay_down(&dir, &record).with_context(about)?;
+    }
     let Some(init) = container::open_process(state.init) else { return Ok(()) };
-    send(&init, signal).with_context(|| format!("cannot kill {wanted}"))
+    send(&init, signal).with_context(about)?;
+    if is_meant_to_end && matches!(status, Status::Paused(_)) {
+        // What is stopped cannot end.
+        supervisor::ask(&dir, &Control::Resume).with_context(about)?;
+    }
+    Ok(())
 }
 
-/// Asks a container to end, and ends it after `timeout` seconds (its own, if not given; -1: waits for ever). Returns
-/// when all is cleared away. One that does not run is fine.
-pub fn stop(engine: &Engine, wanted: &str, timeout: Option<i64>, signal: Option<i32>) -> Result<()> {
+/// How a container is ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StopOptions {
+    /// Seconds until it is killed; its own, if not given; -1 waits for ever.
+    pub timeout: Option<i64>,
+    /// The signal that asks it; its own, if not given.
+    pub signal: Option<i32>,
+}
+
+/// Asks a container to end, and ends it when its time is over. Returns when all is cleared away. One that does not run is
+/// fine.
+pub fn stop(engine: &Engine, wanted: &str, options: StopOptions) -> Result<()> {
     let dir = engine.find(wanted)?;
     let about = || format!("cannot stop {wanted}");
-    let state = match reap::decided(&engine.store, &dir) {
-        Ok(Status::Running(state)) => state,
-        Ok(Status::Starting) => return Err(anyhow!("it does not get through its start")).with_context(about),
-        Ok(_) => return Ok(()),
+    match end(engine, &dir, options) {
         // It was to be removed at its end, and is.
-        Err(error) if super::is_not_found(&error) => return Ok(()),
-        Err(error) => return Err(error).with_context(about),
-    };
+        Err(error) if super::is_not_found(&error) => Ok(()),
+        other => other.with_context(about),
+    }
+}
+
+fn end(engine: &Engine, dir: &ContainerDir, options: StopOptions) -> Result<()> {
+    let mut status = reap::decided(&engine.store, dir)?;
+    if !status.is_alive() {
+        return Ok(());
+    }
     let record = dir.record()?;
-    let timeout = timeout.unwrap_or(record.stop_timeout as i64);
+    if stay_down(dir, &record)? {
+        // From here on its supervisor starts it no more; but it may have done so since we looked.
+        status = reap::decided(&engine.store, dir)?;
+    }
+    let state = match &status {
+        Status::Running(state) | Status::Paused(state) => state,
+        Status::Starting => return Err(anyhow!("it does not get through its start")),
+        _ => return await_end(dir),
+    };
+    let timeout = options.timeout.unwrap_or(record.stop_timeout as i64);
     // The owner of a user name space may signal all in it from outside (user_namespaces(7)); nothing is to be joined.
-    let Some(init) = container::open_process(state.init) else { return await_end(&dir) };
-    if timeout != 0 {
-        send(&init, signal.unwrap_or(record.stop_signal)).with_context(about)?;
+    let Some(init) = container::open_process(state.init) else { return await_end(dir) };
+    let first = if timeout == 0 { libc::SIGKILL } else { options.signal.unwrap_or(record.stop_signal) };
+    send(&init, first)?;
+    if matches!(status, Status::Paused(_)) {
+        // What is stopped cannot end.
+        supervisor::ask(dir, &Control::Resume)?;
     }
-    if timeout == 0 || !ends_within(&init, timeout)? {
-        send(&init, libc::SIGKILL).with_context(about)?;
+    if timeout != 0 && !ends_within(&init, timeout)? {
+        send(&init, libc::SIGKILL)?;
     }
-    await_end(&dir)
+    await_end(dir)
+}
+
+/// Sees to it that a container is not run again when it ends. Returns whether its supervisor had to be told; one that was
+/// between two runs is ending then.
+fn stay_down(dir: &ContainerDir, record: &Record) -> Result<bool> {
+    if record.restart.is_no() {
+        return Ok(false);
+    }
+    dir.mark_stopped()?;
+    supervisor::ask(dir, &Control::StayDown)
 }
 
 /// Returns when the container's supervisor is gone.

@@ -7,6 +7,8 @@
 //! | lock | held exclusively while a supervisor lives; in it, the cgroup that is to be removed after it | supervisor |
 //! | state.json | pids and start time of the last start | supervisor |
 //! | exit.json | code and time of the last end | supervisor, or who finds it dead |
+//! | stopped | a person ended it: no restart policy overrides that | stop, kill; start removes it |
+//! | socket | where the supervisor listens | supervisor |
 //! | upper/ work/ merged/ | overlay; or rootfs/ where overlay is refused | supervisor |
 //! | hosts hostname resolv.conf log | | create, supervisor |
 //!
@@ -21,8 +23,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+pub use super::grave::{Grave, sweep};
 use super::name;
 pub use super::name::{is_being_made, is_name, is_taken, sweep_names};
+pub use super::restart::Restart;
+pub use super::status::{Exit, ProcessId, State, Status, open_process, start_time};
 use crate::error::{NotFound, ResultExt};
 use crate::fs;
 use crate::oci::DiffId;
@@ -58,6 +63,12 @@ pub struct Record {
     pub stop_signal: i32,
     /// Seconds until it is killed after that.
     pub stop_timeout: u64,
+    /// Whether it runs again when it ended.
+    #[serde(default, skip_serializing_if = "Restart::is_no")]
+    pub restart: Restart,
+    /// Seconds after which a run of it is killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
     /// Labels.
     pub labels: std::collections::BTreeMap<String, String>,
     /// Whether limits that cannot be had are an error.
@@ -87,61 +98,6 @@ pub enum Source {
         /// Changes go to an overlay and away with the container.
         throw_away: bool,
     },
-}
-
-/// A process that a record speaks of; the start time tells it from a later one with the same pid.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
-pub struct ProcessId {
-    /// Pid in the host's (outermost visible) name space.
-    pub pid: i32,
-    /// Field 22 of /proc/PID/stat, clock ticks since boot.
-    pub start_time: u64,
-}
-
-/// What a supervisor notes of the run that it supervises.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct State {
-    /// The supervisor.
-    pub supervisor: ProcessId,
-    /// The container's init.
-    pub init: ProcessId,
-    /// When the program started.
-    pub started_at: Timestamp,
-    /// How the root is mounted: overlay, or copy.
-    pub driver: String,
-    /// The root, where the container is a chroot and nothing else.
-    #[serde(default)]
-    pub chroot: Option<PathBuf>,
-    /// The cgroup, as `runtime::cgroup` wrote it down.
-    pub cgroup: Option<serde_json::Value>,
-}
-
-/// How the last run ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Exit {
-    /// Exit code, 128+n for a signal.
-    pub code: i32,
-    /// When.
-    pub finished_at: Timestamp,
-    /// Whether the kernel killed for memory.
-    pub oom_killed: bool,
-    /// What went wrong on our side, if anything.
-    pub error: String,
-}
-
-/// What a container is doing, derived and never stored.
-#[derive(Debug, Clone)]
-pub enum Status {
-    /// Never started.
-    Created,
-    /// Its supervisor lives and has not said yet that the program runs.
-    Starting,
-    /// The program runs.
-    Running(State),
-    /// It ended.
-    Exited(Exit),
-    /// Its supervisor vanished without a word; somebody has to write down the end.
-    Dead(State),
 }
 
 /// The directory of one container.
@@ -218,13 +174,7 @@ impl ContainerDir {
         // The end first: a removal between the two looks must not leave a state without an end, which is one that runs.
         let exit: Option<Exit> = read_json(&self.file("exit.json")).unwrap_or(None);
         let state: Option<State> = read_json(&self.file("state.json")).unwrap_or(None);
-        Ok(match (held, state, exit) {
-            (true, Some(state), None) => Status::Running(state),
-            (true, ..) => Status::Starting,
-            (false, _, Some(exit)) => Status::Exited(exit),
-            (false, Some(state), None) => Status::Dead(state),
-            (false, None, None) => Status::Created,
-        })
+        Ok(Status::of(held, state, exit))
     }
 
     /// The state of the last start, whether it still holds or not.
@@ -236,6 +186,21 @@ impl ContainerDir {
     pub fn clear_run(&self) -> Result<()> {
         fs::remove_file(&self.file("state.json"))?;
         fs::remove_file(&self.file("exit.json"))
+    }
+
+    /// Notes that a person ended it. To be written before it is ended.
+    pub fn mark_stopped(&self) -> Result<()> {
+        fs::open_or_create(&self.file("stopped"), 0o600).map(drop)
+    }
+
+    /// Whether a person ended it.
+    pub fn is_marked_stopped(&self) -> bool {
+        fs::metadata(&self.file("stopped")).is_ok_and(|meta| meta.is_some())
+    }
+
+    /// Forgets that a person ended it: it was started again.
+    pub fn forget_stopped(&self) -> Result<()> {
+        fs::remove_file(&self.file("stopped"))
     }
 
     /// The error for a container that is gone.
@@ -290,78 +255,13 @@ impl ContainerDir {
         file.set_len(bytes.len() as u64).with_context(about)?;
         fs::rename(&room, &path)
     }
-
-    /// Removes container and name. The caller holds the lock or knows that nobody does.
-    pub fn remove(&self, store: &Store) -> Result<()> {
-        self.bury(store)?.clear()
-    }
-
-    /// Takes the container out of sight, and frees its name: what takes time is left to [`Grave::clear`]. The caller
-    /// holds the lock or knows that nobody does.
-    pub fn bury(&self, store: &Store) -> Result<Grave> {
-        let id = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let record = self.record();
-        // Out of sight in one step, before anything else goes: a removal that is cut short is finished by a sweep, and
-        // never leaves a container without its name.
-        let grave = store.data.join("tmp").join(format!("{GRAVE}{id}"));
-        if fs::metadata(&self.path)?.is_some() {
-            fs::rename(&self.path, &grave)?;
-        }
-        match record {
-            Ok(record) => name::release(store, &record.name, &record.id)?,
-            Err(_) => name::release_all_of(store, &id)?,
-        }
-        Ok(Grave { path: grave, marker: ephemeral(store, &id) })
-    }
 }
-
-/// What is left of a container that is gone: files that only take room. A draft, so that a sweep clears one that nobody
-/// does.
-#[derive(Debug)]
-pub struct Grave {
-    path: PathBuf,
-    /// That it was to go when it ends; means nothing any more.
-    marker: PathBuf,
-}
-
-impl Grave {
-    /// Removes the files.
-    pub fn clear(self) -> Result<()> {
-        fs::remove_file(&self.marker)?;
-        if fs::metadata(&self.path)?.is_some() {
-            super::draft::remove(&self.path)?;
-        }
-        Ok(())
-    }
-}
-
-/// How names in `tmp/` begin that were containers.
-const GRAVE: &str = "removed-";
 
 /// Room for exit.json.
 const EXIT_ROOM: u64 = 4096;
 
-/// Frees the names of containers whose removal was cut short; what is left of them are drafts, for the sweep of those.
-pub fn sweep(store: &Store) -> Result<()> {
-    let tmp = store.data.join("tmp");
-    for name in fs::read_dir(&tmp)? {
-        if !name.to_string_lossy().starts_with(GRAVE) {
-            continue;
-        }
-        let dir = ContainerDir { path: tmp.join(name) };
-        // Without a record the name was freed before; with the lock held somebody is at it.
-        if let Ok(record) = dir.record()
-            && let Ok(Some(_lock)) = dir.try_lock()
-        {
-            name::release(store, &record.name, &record.id)?;
-            fs::remove_file(&ephemeral(store, &record.id))?;
-        }
-    }
-    Ok(())
-}
-
 /// The marker of a container that is to go when it ends: lets a sweep find the dead ones without reading all records.
-fn ephemeral(store: &Store, id: &str) -> PathBuf {
+pub(super) fn ephemeral(store: &Store, id: &str) -> PathBuf {
     store.data.join("ephemeral").join(id)
 }
 
@@ -460,19 +360,6 @@ pub fn forget_ephemeral(store: &Store, id: &str) -> Result<()> {
         fs::remove_file(&ephemeral(store, id))?;
     }
     Ok(())
-}
-
-/// Opens a process of a record, if it is still the same one.
-pub fn open_process(process: ProcessId) -> Option<OwnedFd> {
-    let pid = rustix::process::Pid::from_raw(process.pid)?;
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
-    (start_time(process.pid)? == process.start_time).then_some(pidfd)
-}
-
-/// The start time of a process, field 22 of /proc/PID/stat; the second may hold spaces and parentheses.
-pub fn start_time(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
-    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 pub(super) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {

@@ -24,7 +24,7 @@ use crate::sys::lock;
 use super::Store;
 use super::blob;
 use super::container;
-use super::container::{ContainerDir, Record, Source, Status};
+use super::container::{ContainerDir, Record, Source};
 use super::draft;
 use super::image::names;
 use super::image::summary::Summary;
@@ -165,9 +165,7 @@ pub fn needs(store: &Store) -> Result<Needs> {
             }
             Ok(_) => {}
             // It can never be started again; but it may run, on layers that nobody knows of.
-            Err(_) if matches!(dir.status(), Ok(Status::Running(_) | Status::Starting)) => {
-                needs.unknown.push(id)
-            }
+            Err(_) if dir.status().is_ok_and(|status| status.is_alive()) => needs.unknown.push(id),
             Err(_) => {}
         }
     }

@@ -10,6 +10,7 @@ pub mod blob;
 pub mod container;
 pub mod draft;
 pub mod gc;
+mod grave;
 pub mod image;
 pub mod journal;
 pub mod layer;
@@ -18,9 +19,11 @@ mod old_overlay;
 pub mod partial;
 mod piecewise;
 pub mod pin;
+mod restart;
 pub mod rootfs;
 pub mod rotated;
 pub mod shipped;
+mod status;
 
 use std::path::{Path, PathBuf};
 

@@ -11,12 +11,30 @@
 //!              <--  Exited
 //! ```
 //! If the command vanishes without `Detach`, a foreground container ends.
+//!
+//! Later commands are `guests`, through the socket DIR/socket:
+//! ```text
+//! command                supervisor
+//!   Pause, Resume, StayDown, ...  -->
+//!              <--  Done | Failed
+//!   Attach     -->
+//!              <--  Done | Failed
+//!   Resize, Leave, bytes  -->
+//!              <--  bytes, Missing          as they come
+//!              <--  Exited
+//! ```
+//!
+//! A supervisor may run its container more than once: `again`.
 
+mod again;
 mod emulation;
+mod guests;
 pub mod log;
 mod relay;
+mod requests;
 pub mod serve;
 mod start;
+mod timers;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,6 +45,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 pub use emulation::hand_over as hand_over_listener;
+pub use guests::{ERR, OUT, TYPED, ask, connect, send_frame};
 pub use start::apply_user;
 
 use crate::error::ResultExt;
@@ -54,6 +73,31 @@ pub enum Control {
     Detach,
     /// Supervisor: the container ended, and its name is free if it was to go; its exit code.
     Exited(i32),
+    /// Supervisor, to a guest: what it asked for is done.
+    Done,
+    /// Guest: stop all processes.
+    Pause,
+    /// Guest: let them go on.
+    Resume,
+    /// Guest: this run is the last; between two runs, there is no next one.
+    StayDown,
+    /// Guest: show me this, and take what I type.
+    Attach(Attach),
+    /// Supervisor, to a guest that is attached: so many bytes of output found no room.
+    Missing(u64),
+}
+
+/// What of the container's streams a guest is attached to.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Attach {
+    /// It types.
+    pub stdin: bool,
+    /// It sees stdout, or the terminal.
+    pub stdout: bool,
+    /// It sees stderr.
+    pub stderr: bool,
+    /// Rows and columns of its terminal; 0 where it has none.
+    pub size: (u16, u16),
 }
 
 /// How a supervisor is to begin.

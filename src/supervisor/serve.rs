@@ -1,4 +1,4 @@
-//! The supervisor's life: begin, start, one poll loop until init ends, drain, note, clear away.
+//! The supervisor's life: begin, start, one poll loop until init ends, drain, perhaps once more, note, clear away.
 //! Single-threaded; every line of `run` is one named step.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +9,11 @@ use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
-use super::start::{self, Running};
+use super::again::Life;
+use super::guests::Guests;
+use super::relay::{Audience, Input, Relay};
+use super::start::{self, Running, Starting};
+use super::timers::{Timer, Timers};
 use super::{Begin, CONTROL_FD, Control, DATA_FD};
 use crate::host;
 use crate::runtime::sync::{Failure, Socket};
@@ -46,12 +50,37 @@ pub fn run(path: &Path) -> Result<()> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .context("cannot become the reaper")?;
     }
-    match prepare(&dir, &record).and_then(|()| start::start(&store, &dir, &record, &begin, &control, data)) {
+    let starting = Starting {
+        store: &store,
+        dir: &dir,
+        record: &record,
+        begin: &begin,
+        data: data.as_ref(),
+        restarts: 0,
+    };
+    let warn = &mut |text| drop(control.send(&Control::Warning(text), None));
+    match prepare(&dir, &record).and_then(|()| start::start(starting, warn)) {
         Ok(running) => {
             let _ = rustix::process::set_parent_process_death_signal(None);
             // A command that went away meanwhile is met by the loop.
             let _ = control.send(&Control::Started, None);
-            Supervised { store, dir, record, begin, running, lock, control: Some(control) }.serve()
+            let guests = Guests::open(&dir);
+            let control = Some(control);
+            let mut supervised = Supervised {
+                store,
+                dir,
+                record,
+                begin,
+                lock,
+                control,
+                data,
+                guests,
+                running: None,
+                timers: Timers::default(),
+                life: Life::default(),
+            };
+            supervised.begin_run(running);
+            supervised.serve()
         }
         Err(error) => {
             let noted = note_failure(&store, &dir, &record, &error);
@@ -89,93 +118,158 @@ fn note_failure(store: &Store, dir: &ContainerDir, record: &Record, error: &anyh
     if record.auto_remove {
         return dir.remove(store);
     }
-    dir.write_exit(&Exit {
+    dir.write_exit(&failed(error))
+}
+
+/// The end of a run that did not begin.
+pub(super) fn failed(error: &anyhow::Error) -> Exit {
+    Exit {
         code: i32::from(crate::error::exit_code(error)),
         finished_at: Timestamp::now(),
         oom_killed: false,
         error: crate::error::chain(error),
-    })
+    }
 }
 
-struct Supervised {
-    store: Store,
-    dir: ContainerDir,
-    record: Record,
-    begin: Begin,
-    running: Running,
+/// A container and all that its supervisor has of it.
+pub(super) struct Supervised {
+    pub store: Store,
+    pub dir: ContainerDir,
+    pub record: Record,
+    pub begin: Begin,
     /// Tells everybody that we live.
-    lock: OwnedFd,
+    pub lock: OwnedFd,
     /// The command, until it goes away.
-    control: Option<Socket>,
+    pub control: Option<Socket>,
+    /// Its end of the terminal, if there is one.
+    pub data: Option<OwnedFd>,
+    /// Other commands.
+    pub guests: Guests,
+    /// The run; `None` between two.
+    pub running: Option<Running>,
+    pub timers: Timers,
+    /// What is remembered from run to run.
+    pub life: Life,
 }
 
 /// What poll(2) can wake us for, in the order of the descriptors.
 enum Source {
     Init,
     Control,
+    Door,
+    Guest(usize),
+    Input,
     Relay(usize),
     Emulation,
 }
 
+/// What came of one turn of the loop.
+pub(super) enum Turn {
+    /// Nothing that ends anything.
+    GoesOn,
+    /// Init ended with this code.
+    Ended(i32),
+    /// It is time.
+    Due(Timer),
+}
+
 impl Supervised {
     fn serve(mut self) -> Result<()> {
+        loop {
+            let exit = self.attend()?;
+            if let Some(exit) = self.again(exit)? {
+                return self.finish(&exit);
+            }
+        }
+    }
+
+    /// Stays with the run until it is over, and clears it away.
+    fn attend(&mut self) -> Result<Exit> {
         let code = loop {
-            if let Some(code) = self.turn()? {
-                break code;
+            match self.turn()? {
+                Turn::Ended(code) => break code,
+                Turn::Due(Timer::Limit) => self.signal(Signal::KILL.as_raw()),
+                _ => {}
             }
         };
-        if let Some(root) = &self.running.chroot {
+        self.timers.clear(Timer::Limit);
+        if let Some(root) = self.running.as_ref().and_then(|running| running.chroot.as_ref()) {
             chroot::end_all(root, &self.dir.path)?;
         }
         // Everything else in the container is dead by now: its pid name space ended with init. What the streams still
         // hold is the last of it.
         self.drain();
-        self.finish(code)
+        Ok(self.end_run(code))
     }
 
-    /// One turn of the loop; the exit code if init ended.
-    fn turn(&mut self) -> Result<Option<i32>> {
+    /// One turn of the loop.
+    pub fn turn(&mut self) -> Result<Turn> {
         let (sources, ready) = self.wait()?;
         let mut emulated = Vec::new();
-        for (source, (events, n)) in sources.iter().zip(ready.iter().zip(0..)) {
+        for (source, events) in sources.iter().zip(ready) {
             let woken = !events.is_empty();
-            match source {
-                Source::Init if woken => return self.running.init.wait().map(Some),
-                Source::Control if woken => self.control_step()?,
-                Source::Relay(at) if woken => self.running.relays[*at].step(self.running.log.as_mut()),
-                Source::Emulation => {
-                    emulated.push((ready[n].contains(PollFlags::IN), ready[n].contains(PollFlags::HUP)));
+            let running = self.running.as_mut();
+            match (source, running) {
+                (Source::Emulation, _) => {
+                    emulated.push((events.contains(PollFlags::IN), events.contains(PollFlags::HUP)));
+                }
+                _ if !woken => {}
+                (Source::Init, Some(running)) => return running.init.wait().map(Turn::Ended),
+                (Source::Control, _) => self.control_step(),
+                (Source::Door, _) => self.guests.admit(),
+                (Source::Guest(n), _) => self.guest_step(*n),
+                (Source::Input, Some(running)) => running.input.iter_mut().for_each(Input::step),
+                (Source::Relay(n), Some(running)) => {
+                    let guests = &mut self.guests;
+                    running.relays[*n].step(&mut Audience { log: running.log.as_mut(), guests });
                 }
                 _ => {}
             }
         }
-        if let Some(emulation) = &mut self.running.emulation {
-            emulation.step(&emulated);
+        self.guests.forget_gone();
+        if let Some(running) = &mut self.running {
+            if let Some(emulation) = &mut running.emulation {
+                emulation.step(&emulated);
+            }
+            running.relays.retain(|r| !r.is_over());
         }
-        self.running.relays.retain(|r| !r.is_over());
-        Ok(None)
+        Ok(self.timers.next_due().map_or(Turn::GoesOn, Turn::Due))
     }
 
     fn wait(&self) -> Result<(Vec<Source>, Vec<PollFlags>)> {
-        let running = &self.running;
-        let mut sources = vec![Source::Init];
-        let mut fds = vec![PollFd::from_borrowed_fd(running.init.pidfd.as_fd(), PollFlags::IN)];
-        if let Some(control) = &self.control {
-            sources.push(Source::Control);
-            fds.push(PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN));
+        let (mut sources, mut fds) = (Vec::new(), Vec::new());
+        let mut add = |source, fd, events| {
+            sources.push(source);
+            fds.push(PollFd::from_borrowed_fd(fd, events));
+        };
+        if let Some(running) = &self.running {
+            add(Source::Init, running.init.pidfd.as_fd(), PollFlags::IN);
         }
-        for (n, relay) in running.relays.iter().enumerate() {
-            if let Some((fd, events)) = relay.interest() {
-                sources.push(Source::Relay(n));
-                fds.push(PollFd::from_borrowed_fd(fd, events));
+        if let Some(control) = &self.control {
+            add(Source::Control, control.as_fd(), PollFlags::IN);
+        }
+        if let Some(door) = self.guests.door() {
+            add(Source::Door, door, PollFlags::IN);
+        }
+        let input = self.running.as_ref().and_then(|running| running.input.as_ref());
+        for (n, fd) in self.guests.interest(input.is_none_or(Input::has_room)) {
+            add(Source::Guest(n), fd, PollFlags::IN);
+        }
+        if let Some(fd) = input.and_then(Input::interest) {
+            add(Source::Input, fd, PollFlags::OUT);
+        }
+        if let Some(running) = &self.running {
+            for (n, relay) in running.relays.iter().enumerate() {
+                if let Some((fd, events)) = relay.interest() {
+                    add(Source::Relay(n), fd, events);
+                }
+            }
+            for fd in running.emulation.iter().flat_map(|e| e.interest()) {
+                add(Source::Emulation, fd, PollFlags::IN);
             }
         }
-        for fd in running.emulation.iter().flat_map(|e| e.interest()) {
-            sources.push(Source::Emulation);
-            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        }
         loop {
-            match rustix::event::poll(&mut fds, None) {
+            match rustix::event::poll(&mut fds, self.timers.timeout().as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => {
                     other.context("cannot wait for the container")?;
@@ -186,33 +280,40 @@ impl Supervised {
         Ok((sources, fds.iter().map(PollFd::revents).collect()))
     }
 
-    fn control_step(&mut self) -> Result<()> {
-        let Some(control) = &self.control else { return Ok(()) };
+    fn control_step(&mut self) {
+        let Some(control) = &self.control else { return };
         match control.receive::<Control>() {
-            Ok(Some((Control::Signal(n), _))) => self.signal(n),
+            Ok(Some((Control::Signal(n), _))) => {
+                self.hear_signal(n);
+                self.signal(n);
+            }
             Ok(Some((Control::Resize(rows, columns), _))) => self.resize(rows, columns),
             Ok(Some((Control::Detach, _))) => {
                 self.begin.foreground = false;
                 self.control = None;
+                self.data = None;
+                self.running.iter_mut().flat_map(|r| &mut r.relays).for_each(Relay::let_go);
             }
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
                 self.control = None;
                 if self.begin.foreground {
                     // The command was killed: the container is its child in spirit and goes too.
+                    self.life.stays_down = true;
                     self.signal(Signal::KILL.as_raw());
                 }
             }
         }
-        Ok(())
     }
 
-    fn signal(&self, number: i32) {
-        let _ = sys::process::signal(&self.running.init.pidfd, number);
+    pub fn signal(&self, number: i32) {
+        if let Some(running) = &self.running {
+            let _ = sys::process::signal(&running.init.pidfd, number);
+        }
     }
 
-    fn resize(&self, rows: u16, columns: u16) {
-        if let Some(terminal) = &self.running.terminal {
+    pub fn resize(&self, rows: u16, columns: u16) {
+        if let Some(terminal) = self.running.as_ref().and_then(|running| running.terminal.as_ref()) {
             let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
             let _ = rustix::termios::tcsetwinsize(terminal, size);
         }
@@ -220,9 +321,11 @@ impl Supervised {
 
     /// Passes on what is left in the streams, up to their ends.
     fn drain(&mut self) {
-        self.running.relays.retain(|r| !r.is_input());
-        while let Some((n, _)) = self.running.relays.iter().enumerate().find(|(_, r)| !r.is_over()) {
-            if let Some((fd, events)) = self.running.relays[n].interest() {
+        let Some(running) = &mut self.running else { return };
+        let mut audience = Audience { log: running.log.as_mut(), guests: &mut self.guests };
+        running.relays.retain(|r| !r.is_input());
+        while let Some(relay) = running.relays.iter_mut().find(|r| !r.is_over()) {
+            if let Some((fd, events)) = relay.interest() {
                 let mut fds = vec![PollFd::from_borrowed_fd(fd, events)];
                 // The command may be gone while its reader is not reading: then nobody waits for these bytes.
                 if let Some(control) = &self.control {
@@ -235,37 +338,43 @@ impl Supervised {
                     break;
                 }
             }
-            self.running.relays[n].step(self.running.log.as_mut());
+            relay.step(&mut audience);
         }
-        if let Some(log) = &mut self.running.log {
+        if let Some(log) = &mut running.log {
             log.finish();
         }
     }
 
-    fn finish(self, code: i32) -> Result<()> {
-        let Supervised { store, dir, record, running, lock, control, .. } = self;
-        let oom_killed = running.cgroup.as_ref().is_some_and(|c| c.oom_kills().is_ok_and(|n| n > 0));
-        let Running { cgroup, init, relays, emulation, open_stdin, .. } = running;
-        drop::<(OwnedFd, _, _, _)>((init.pidfd, relays, emulation, open_stdin));
-        if let Some(cgroup) = cgroup {
+    /// Clears away what a run leaves; how it ended.
+    fn end_run(&mut self, code: i32) -> Exit {
+        let mut oom_killed = false;
+        if let Some(Running { cgroup, .. }) = self.running.take()
+            && let Some(cgroup) = cgroup
+        {
+            oom_killed = cgroup.oom_kills().is_ok_and(|n| n > 0);
             // What cannot be removed now stays noted, and is removed by the next command.
-            if cgroup.remove().is_ok() && !record.auto_remove {
-                let _ = dir.forget_cgroup();
-            }
+            self.life.is_cgroup_left = cgroup.remove().is_err();
         }
-        let noted = if record.auto_remove {
-            dir.bury(&store).map(Some)
-        } else {
-            let exit = Exit { code, finished_at: Timestamp::now(), oom_killed, error: String::new() };
-            dir.write_exit(&exit).map(|()| None)
-        };
+        Exit { code, finished_at: Timestamp::now(), oom_killed, error: String::new() }
+    }
+
+    /// Notes the end, frees the name if it is to be freed, and says the last words.
+    fn finish(self, exit: &Exit) -> Result<()> {
+        let Supervised { store, dir, record, lock, control, mut guests, life, .. } = self;
+        if !life.is_cgroup_left && !record.auto_remove {
+            let _ = dir.forget_cgroup();
+        }
+        let noted =
+            if record.auto_remove { dir.bury(&store).map(Some) } else { dir.write_exit(exit).map(|()| None) };
         // What is buried is ours to clear as long as we hold its lock. Any other is free before the last word: who hears
         // it may start the container again at once.
+        guests.close_door();
         let lock = Some(lock).filter(|_| record.auto_remove);
         // Whatever became of the note: the command waits for the code.
         if let Some(control) = control {
-            let _ = control.send(&Control::Exited(code), None);
+            let _ = control.send(&Control::Exited(exit.code), None);
         }
+        guests.tell_end(exit.code);
         // Nobody waits for the files to go.
         let cleared = noted?.map_or(Ok(()), Grave::clear);
         drop(lock);

@@ -8,16 +8,15 @@ use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 
+use super::Begin;
 use super::emulation::Emulation;
 use super::log::{Stream, Writer};
-use super::relay::Relay;
-use super::{Begin, Control};
+use super::relay::{Input, Relay, set_nonblocking};
 use crate::fs;
 use crate::host::{self, Ids};
 use crate::oci::runtime::{Mount, Spec};
 use crate::runtime::cgroup::{self, Cgroup};
 use crate::runtime::rootfs::Root;
-use crate::runtime::sync::Socket;
 use crate::runtime::{Bundle, CreateOptions, Init, Isolation, Rootfs, Stdio, create, sealed};
 use crate::spec::user;
 use crate::store::Store;
@@ -41,8 +40,8 @@ pub struct Running {
     pub log: Option<Writer>,
     /// Who answers root's calls of a single-id user.
     pub emulation: Option<Emulation>,
-    /// Held so that a detached, interactive container's stdin does not end.
-    pub open_stdin: Option<OwnedFd>,
+    /// Where it reads what those type who are attached.
+    pub input: Option<Input>,
 }
 
 /// Our ends of the container's streams.
@@ -50,27 +49,37 @@ struct Streams {
     terminal: Option<OwnedFd>,
     relays: Vec<Relay>,
     log: Option<Writer>,
-    open_stdin: Option<OwnedFd>,
+    input: Option<Input>,
 }
 
-/// Starts the container of `dir`.
-pub fn start(
-    store: &Store,
-    dir: &ContainerDir,
-    record: &Record,
-    begin: &Begin,
-    control: &Socket,
-    data: Option<OwnedFd>,
-) -> Result<Running> {
+/// What is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Starting<'a> {
+    /// Where the container lies.
+    pub store: &'a Store,
+    /// Its directory.
+    pub dir: &'a ContainerDir,
+    /// Its record.
+    pub record: &'a Record,
+    /// How it is to begin.
+    pub begin: &'a Begin,
+    /// The command's end of its terminal.
+    pub data: Option<&'a OwnedFd>,
+    /// How often it was started before by the same supervisor.
+    pub restarts: u32,
+}
+
+/// Starts a container; what works less well than asked for is told to `warn`.
+pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Running> {
+    let Starting { store, dir, record, begin, .. } = starting;
     let text = fs::read_to_string(&dir.file("config.json"))?;
     let mut spec: Spec = serde_json::from_str(&text)
         .with_context(|| format!("cannot read {}", dir.file("config.json").display()))?;
     let root = rootfs::prepare(store, dir, record)?;
     resolve_user(&mut spec, record, &root.0)?;
-    let warn = &mut |text: String| drop(control.send(&Control::Warning(text), None));
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
-    let started = run(store, dir, record, begin, data, &spec, root, cgroup.as_ref());
+    let started = run(starting, &spec, root, cgroup.as_ref());
     let (init, streams, emulation) = match started {
         Ok(parts) => parts,
         Err(error) => {
@@ -80,8 +89,8 @@ pub fn start(
             return Err(error);
         }
     };
-    let Streams { terminal, relays, log, open_stdin } = streams;
-    Ok(Running { init, terminal, chroot, cgroup, relays, log, emulation, open_stdin })
+    let Streams { terminal, relays, log, input } = streams;
+    Ok(Running { init, terminal, chroot, cgroup, relays, log, emulation, input })
 }
 
 /// The root that a container without name spaces is confined to.
@@ -94,17 +103,13 @@ fn chroot_of(root: &rootfs::Root, begin: &Begin) -> Option<PathBuf> {
 
 type Parts = (Init, Streams, Option<Emulation>);
 
-#[expect(clippy::too_many_arguments, reason = "the one place where all that was prepared comes together")]
 fn run(
-    store: &Store,
-    dir: &ContainerDir,
-    record: &Record,
-    begin: &Begin,
-    data: Option<OwnedFd>,
+    starting: Starting<'_>,
     spec: &Spec,
     (root, driver): (rootfs::Root, &str),
     cgroup: Option<&Cgroup>,
 ) -> Result<Parts> {
+    let Starting { store, dir, record, begin, data, restarts } = starting;
     let (stdio, mut streams) = make_stdio(dir, record, begin, spec)?;
     let emulate = store.ids == Ids::Single;
     let v2 = cgroup.map(Cgroup::v2_dir).transpose()?.flatten();
@@ -131,11 +136,15 @@ fn run(
         emulation.add(listener);
     }
     if let Some(master) = init.console.take() {
-        streams.terminal = Some(master.try_clone().context("cannot copy the terminal")?);
-        streams.relays.extend(terminal_relays(master, data, record)?);
+        let copy = || master.try_clone().context("cannot copy the terminal");
+        // Who types more than the program reads must not keep us from what it writes.
+        set_nonblocking(&master).context("cannot use the terminal")?;
+        streams.terminal = Some(copy()?);
+        streams.input = Some(Input::new(copy()?, true).context("cannot use the terminal")?);
+        streams.relays.extend(terminal_relays(master, data)?);
     }
     // Before the program runs: if this cannot be written, nothing has happened yet.
-    write_state(dir, &init, driver, chroot, cgroup)?;
+    write_state(dir, &init, (driver, chroot), cgroup, restarts)?;
     init.start(|socket| serve_until_exec(socket, emulation.as_mut()))?;
     Ok((init, streams, emulation))
 }
@@ -162,9 +171,9 @@ fn serve_until_exec(socket: BorrowedFd<'_>, emulation: Option<&mut Emulation>) -
 fn write_state(
     dir: &ContainerDir,
     init: &Init,
-    driver: &str,
-    chroot: Option<PathBuf>,
+    (driver, chroot): (&str, Option<PathBuf>),
     cgroup: Option<&Cgroup>,
+    restart_count: u32,
 ) -> Result<()> {
     let of = |pid: i32| Some(ProcessId { pid, start_time: start_time(pid)? });
     let gone = "the container's processes are not to be seen in /proc";
@@ -177,6 +186,9 @@ fn write_state(
         driver: driver.to_owned(),
         chroot,
         cgroup: cgroup.map(serde_json::to_value).transpose().context("cannot note the cgroup")?,
+        paused: false,
+        restart_count,
+        restarting: None,
     };
     dir.write_state(&state)
 }
@@ -268,7 +280,7 @@ fn shows_writable_cgroup(mount: &Mount) -> bool {
 /// nothing stands in between: no log to keep, and no terminal that it could play tricks on.
 fn make_stdio(dir: &ContainerDir, record: &Record, begin: &Begin, spec: &Spec) -> Result<(Stdio, Streams)> {
     let log = if record.log { Some(Writer::open(&dir.file("log"))?) } else { None };
-    let mut streams = Streams { terminal: None, relays: Vec::new(), log, open_stdin: None };
+    let mut streams = Streams { terminal: None, relays: Vec::new(), log, input: None };
     if record.terminal {
         let (rows, columns) = begin.size;
         return Ok((Stdio::Terminal { rows, columns }, streams));
@@ -293,7 +305,7 @@ fn make_stdin(record: &Record, begin: &Begin, streams: &mut Streams) -> Result<O
     }
     if record.interactive && !begin.foreground {
         let (read, write) = pipe()?;
-        streams.open_stdin = Some(write);
+        streams.input = Some(Input::new(write, false).context("cannot use a pipe")?);
         return Ok(read);
     }
     rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -317,21 +329,18 @@ fn output(
         let _ = rustix::fs::fchown(&write, Some(rustix::fs::Uid::from_raw(user)), None);
     }
     let to = if begin.foreground { Some(clone()?) } else { None };
-    let logged = streams.log.as_ref().map(|_| stream);
-    streams.relays.push(Relay::new(read, to, logged));
+    streams.relays.push(Relay::new(read, to, Some(stream)));
     Ok(write)
 }
 
-fn terminal_relays(master: OwnedFd, data: Option<OwnedFd>, record: &Record) -> Result<Vec<Relay>> {
+fn terminal_relays(master: OwnedFd, data: Option<&OwnedFd>) -> Result<Vec<Relay>> {
     let copy = |fd: &OwnedFd| fd.try_clone().context("cannot copy a descriptor");
-    let logged = record.log.then_some(Stream::Out);
     let mut relays = Vec::new();
     if let Some(data) = data {
-        relays.push(Relay::new(copy(&data)?, Some(copy(&master)?), None).for_input());
-        relays.push(Relay::new(master, Some(data), logged));
-    } else {
-        relays.push(Relay::new(master, None, logged));
+        relays.push(Relay::new(copy(data)?, Some(copy(&master)?), None).for_input());
     }
+    let to = data.map(copy).transpose()?;
+    relays.push(Relay::new(master, to, Some(Stream::Out)).of_terminal());
     Ok(relays)
 }
 

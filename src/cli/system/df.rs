@@ -14,7 +14,6 @@ use crate::cli::run_flags::one;
 use crate::cli::{Session, events, out, ps};
 use crate::engine::list::{self, Listed};
 use crate::image::usage::{self, ImageUsage, Usage};
-use crate::store::container::Status;
 
 pub(in crate::cli) fn df_args(command: Command) -> Command {
     command.arg(switch("verbose", Some('v'), "Show every image, container and volume")).arg(value(
@@ -44,7 +43,7 @@ pub(in crate::cli) fn df_verb(matches: &ArgMatches, session: &mut Session) -> Re
 }
 
 fn runs(container: &Listed) -> bool {
-    matches!(container.status, Status::Running(_) | Status::Starting)
+    container.status.is_alive()
 }
 
 fn rows(usage: &Usage, containers: &[Listed]) -> Vec<Value> {

@@ -44,7 +44,8 @@ pub(in crate::cli) fn version(matches: &ArgMatches, _: &mut Session) -> Result<u
 pub(in crate::cli) fn info(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let engine = session.engine()?;
     let containers = list::list(&engine)?;
-    let running = containers.iter().filter(|c| matches!(c.status, Status::Running(_))).count();
+    let running =
+        containers.iter().filter(|c| matches!(c.status, Status::Running(_) | Status::Restarting(..))).count();
     let uname = rustix::system::uname();
     let read = |path: &str| fs::read_to_string(Path::new(path)).unwrap_or_default();
     let memory = read("/proc/meminfo");

@@ -15,7 +15,6 @@ use crate::engine::list::Listed;
 use crate::engine::{self, Engine};
 use crate::error;
 use crate::image::remove::{self, Options, Removed};
-use crate::store::container::Status;
 use crate::store::image::Entry;
 use crate::store::layer::usage;
 use crate::store::{container, draft};
@@ -120,7 +119,7 @@ impl<'a> Chosen<'a> {
 
     fn container(&self, container: &Listed) -> bool {
         let record = &container.record;
-        let is_ended = !matches!(container.status, Status::Running(_) | Status::Starting);
+        let is_ended = !container.status.is_alive();
         is_ended
             && self.filters.match_labels(|key| record.labels.get(key).map(String::as_str))
             && self.until.is_none_or(|until| record.created < until)
@@ -207,7 +206,7 @@ pub(in crate::cli) fn reset_verb(matches: &ArgMatches, session: &mut Session) ->
         "WARNING! This will remove:\n  - all containers\n  - all images\n  - everything else in the store\n";
     // Before we are root of a name space of our own, from which those of the containers cannot be reached.
     let engine = session.engine()?;
-    let runs = |c: &Listed| matches!(c.status, Status::Running(_) | Status::Starting);
+    let runs = |c: &Listed| c.status.is_alive();
     let running: Vec<Listed> = engine::list::list(&engine)?.into_iter().filter(runs).collect();
     if !force && let Some(one) = running.first() {
         return Err(anyhow!("cannot reset the store: container {} is running", one.record.name))
@@ -218,7 +217,8 @@ pub(in crate::cli) fn reset_verb(matches: &ArgMatches, session: &mut Session) ->
         return Ok(0);
     }
     for container in &running {
-        engine::stop::stop(&engine, &container.record.id, Some(0), None)?;
+        let at_once = engine::stop::StopOptions { timeout: Some(0), signal: None };
+        engine::stop::stop(&engine, &container.record.id, at_once)?;
     }
     let engine = session.engine_as_root()?;
     engine::reset::reset(&engine)?;

@@ -13,7 +13,7 @@ use crate::oci::Digest;
 use crate::store::Store;
 use crate::store::blob;
 use crate::store::container;
-use crate::store::container::{ContainerDir, Source, Status};
+use crate::store::container::{ContainerDir, Source};
 use crate::store::draft;
 use crate::store::gc::Snapshot;
 use crate::store::layer;
@@ -165,7 +165,7 @@ pub(super) fn runners(store: &Store, diff_id: &DiffId) -> Result<Vec<String>> {
         let dir = ContainerDir::of(store, &id);
         let Ok(record) = dir.record() else { continue };
         let stands = matches!(&record.source, Source::Image { diff_ids, .. } if diff_ids.contains(diff_id));
-        if stands && matches!(dir.status(), Ok(Status::Running(_) | Status::Starting)) {
+        if stands && dir.status().is_ok_and(|status| status.is_alive()) {
             runners.push(record.name);
         }
     }

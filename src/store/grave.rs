@@ -1,0 +1,76 @@
+//! Removing containers: out of sight in one step, cleared at leisure, finished by a sweep where it was cut short.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::container::{ContainerDir, ephemeral};
+use super::{Store, name};
+use crate::fs;
+
+impl ContainerDir {
+    /// Removes container and name. The caller holds the lock or knows that nobody does.
+    pub fn remove(&self, store: &Store) -> Result<()> {
+        self.bury(store)?.clear()
+    }
+
+    /// Takes the container out of sight, and frees its name: what takes time is left to [`Grave::clear`]. The caller
+    /// holds the lock or knows that nobody does.
+    pub fn bury(&self, store: &Store) -> Result<Grave> {
+        let id = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let record = self.record();
+        // Out of sight in one step, before anything else goes: a removal that is cut short is finished by a sweep, and
+        // never leaves a container without its name.
+        let grave = store.data.join("tmp").join(format!("{GRAVE}{id}"));
+        if fs::metadata(&self.path)?.is_some() {
+            fs::rename(&self.path, &grave)?;
+        }
+        match record {
+            Ok(record) => name::release(store, &record.name, &record.id)?,
+            Err(_) => name::release_all_of(store, &id)?,
+        }
+        Ok(Grave { path: grave, marker: ephemeral(store, &id) })
+    }
+}
+
+/// What is left of a container that is gone: files that only take room. A draft, so that a sweep clears one that nobody
+/// does.
+#[derive(Debug)]
+pub struct Grave {
+    path: PathBuf,
+    /// That it was to go when it ends; means nothing any more.
+    marker: PathBuf,
+}
+
+impl Grave {
+    /// Removes the files.
+    pub fn clear(self) -> Result<()> {
+        fs::remove_file(&self.marker)?;
+        if fs::metadata(&self.path)?.is_some() {
+            super::draft::remove(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+/// How names in `tmp/` begin that were containers.
+const GRAVE: &str = "removed-";
+
+/// Frees the names of containers whose removal was cut short; what is left of them are drafts, for the sweep of those.
+pub fn sweep(store: &Store) -> Result<()> {
+    let tmp = store.data.join("tmp");
+    for name in fs::read_dir(&tmp)? {
+        if !name.to_string_lossy().starts_with(GRAVE) {
+            continue;
+        }
+        let dir = ContainerDir { path: tmp.join(name) };
+        // Without a record the name was freed before; with the lock held somebody is at it.
+        if let Ok(record) = dir.record()
+            && let Ok(Some(_lock)) = dir.try_lock()
+        {
+            name::release(store, &record.name, &record.id)?;
+            fs::remove_file(&ephemeral(store, &record.id))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! One run after another: whether the container runs again, after how long, and starting it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rustix::process::Signal;
+
+use super::serve::{Supervised, Turn, failed};
+use super::start::{self, Running, Starting};
+use super::timers::Timer;
+use crate::store::container::Exit;
+
+/// What a supervisor remembers from run to run.
+#[derive(Debug, Default)]
+pub struct Life {
+    /// A person ended it: no further run.
+    pub stays_down: bool,
+    /// The cgroup of the last run could not be removed.
+    pub is_cgroup_left: bool,
+    /// All processes are stopped.
+    pub paused: bool,
+    /// How often it was started again.
+    restarts: u32,
+    backoff: Backoff,
+    /// When the run began.
+    began: Option<Instant>,
+}
+
+/// How long to wait before the next run: docker's figures.
+#[derive(Debug, Default)]
+struct Backoff(Duration);
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(60);
+    /// A run that took so long did well: all begins anew.
+    const WELL: Duration = Duration::from_secs(10);
+
+    /// The wait after a run that took so long.
+    fn after(&mut self, run: Duration) -> Duration {
+        self.0 = if run >= Backoff::WELL || self.0.is_zero() { Backoff::FIRST } else { self.0 * 2 };
+        self.0 = self.0.min(Backoff::LONGEST);
+        self.0
+    }
+}
+
+impl Supervised {
+    /// Takes a run over that has just begun.
+    pub fn begin_run(&mut self, running: Running) {
+        self.running = Some(running);
+        self.life.began = Some(Instant::now());
+        self.life.paused = false;
+        if let Some(seconds) = self.record.timeout {
+            self.timers.set(Timer::Limit, Duration::from_secs(seconds));
+        }
+    }
+
+    /// A signal from whoever is in the foreground: what asks a program to end is meant for good.
+    pub fn hear_signal(&mut self, number: i32) {
+        let ends = [Signal::INT, Signal::TERM, Signal::QUIT, Signal::HUP, Signal::KILL];
+        if number == self.record.stop_signal || ends.iter().any(|signal| signal.as_raw() == number) {
+            self.life.stays_down = true;
+            if !self.record.restart.is_no() {
+                let _ = self.dir.mark_stopped();
+            }
+        }
+    }
+
+    /// After a run that ended like this: starts the next one when it is time. If there is none, how the last one ended.
+    pub fn again(&mut self, mut exit: Exit) -> Result<Option<Exit>> {
+        while self.is_wanted_again(&exit) {
+            self.note_restarting(&exit);
+            self.guests.tell_end(exit.code);
+            if !self.back_off()? {
+                break;
+            }
+            match self.start_again() {
+                Ok(()) => return Ok(None),
+                // What kept it from starting may pass: a full disk, a limit.
+                Err(error) => exit = failed(&error),
+            }
+        }
+        Ok(Some(exit))
+    }
+
+    fn is_wanted_again(&self, exit: &Exit) -> bool {
+        self.record.restart.wants(exit.code, self.life.restarts)
+            && !self.life.stays_down
+            && !self.dir.is_marked_stopped()
+    }
+
+    /// Best effort: who cannot read it sees a container that runs, and will.
+    fn note_restarting(&self, exit: &Exit) {
+        if let Ok(Some(mut state)) = self.dir.last_state() {
+            state.paused = false;
+            state.restarting = Some(exit.clone());
+            let _ = self.dir.write_state(&state);
+        }
+    }
+
+    /// Waits; false if a person ended it meanwhile.
+    fn back_off(&mut self) -> Result<bool> {
+        let run = self.life.began.take().map_or(Duration::ZERO, |began| began.elapsed());
+        let wait = self.life.backoff.after(run);
+        self.timers.set(Timer::Restart, wait);
+        loop {
+            let turn = self.turn()?;
+            if self.life.stays_down {
+                self.timers.clear(Timer::Restart);
+                return Ok(false);
+            }
+            if let Turn::Due(Timer::Restart) = turn {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Everything anew but the changes to the root, and the log, which goes on.
+    fn start_again(&mut self) -> Result<()> {
+        self.life.restarts += 1;
+        let starting = Starting {
+            store: &self.store,
+            dir: &self.dir,
+            record: &self.record,
+            begin: &self.begin,
+            data: self.data.as_ref(),
+            restarts: self.life.restarts,
+        };
+        // What it warns of was told the first time.
+        let running = start::start(starting, &mut |_| {})?;
+        self.begin_run(running);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_up_to_a_minute_and_begins_anew_after_a_good_run() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<u128> = (0..12).map(|_| backoff.after(Duration::ZERO).as_millis()).collect();
+        assert_eq!(waits[..4], [100, 200, 400, 800]);
+        assert_eq!(waits[9..], [51_200, 60_000, 60_000]);
+        assert_eq!(backoff.after(Duration::from_millis(9_999)).as_millis(), 60_000);
+        assert_eq!(backoff.after(Duration::from_secs(10)).as_millis(), 100);
+        assert_eq!(backoff.after(Duration::from_secs(1)).as_millis(), 200);
+    }
+}

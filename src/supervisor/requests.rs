@@ -1,0 +1,64 @@
+//! What guests ask for, and what comes of it.
+
+use anyhow::{Result, anyhow, bail};
+
+use super::guests::Heard;
+use super::serve::Supervised;
+use super::{Attach, Control};
+use crate::runtime::sync::Failure;
+
+impl Supervised {
+    /// Hears a guest, and answers it.
+    pub fn guest_step(&mut self, n: usize) {
+        let answer = match self.guests.hear(n) {
+            Heard::Nothing => return,
+            Heard::Typed(bytes) => return self.typed(n, &bytes),
+            Heard::Asked(Control::Resize(rows, columns)) => return self.resized(n, (rows, columns)),
+            Heard::Asked(Control::Attach(attach)) => self.attach(n, attach),
+            Heard::Asked(Control::StayDown) => {
+                self.life.stays_down = true;
+                Ok(())
+            }
+            Heard::Asked(other) => Err(anyhow!("its supervisor does not know what {other:?} is")),
+        };
+        let answer = answer.map_or_else(|error| Control::Failed(Failure::of(&error)), |()| Control::Done);
+        self.guests.answer(n, &answer);
+    }
+
+    fn attach(&mut self, n: usize, attach: Attach) -> Result<()> {
+        if self.running.is_none() {
+            bail!("it is restarting: wait until it runs");
+        }
+        if self.life.paused {
+            bail!("it is paused: unpause it first");
+        }
+        self.guests.attach(n, attach);
+        if attach.stdin {
+            self.fit_terminal(attach.size);
+        }
+        Ok(())
+    }
+
+    fn typed(&mut self, n: usize, bytes: &[u8]) {
+        // The terminal fits whoever types.
+        let size = self.guests.attached(n).map(|attached| attached.size);
+        size.into_iter().for_each(|size| self.fit_terminal(size));
+        if let Some(input) = self.running.as_mut().and_then(|running| running.input.as_mut()) {
+            input.type_in(bytes);
+        }
+    }
+
+    fn resized(&mut self, n: usize, size: (u16, u16)) {
+        let Some(attached) = self.guests.attached(n) else { return };
+        attached.size = size;
+        if attached.stdin {
+            self.fit_terminal(size);
+        }
+    }
+
+    fn fit_terminal(&self, (rows, columns): (u16, u16)) {
+        if (rows, columns) != (0, 0) {
+            self.resize(rows, columns);
+        }
+    }
+}
