@@ -21,6 +21,7 @@
 //! | tests | what they show |
 //! | --- | --- |
 //! | `run_process` `run_streams` `run_terminal` `run_mounts` `run_security` `run_files` `limits` `rootfs` | `dhow run` |
+//! | `cp` `cp_hostile` | files between containers and the host |
 //! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
 //! | `events` | the journal of what happened |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
@@ -72,6 +73,8 @@ mod vm;
 
 mod bad_days;
 mod cgroup_v2;
+mod cp;
+mod cp_hostile;
 mod debian;
 mod events;
 mod exec;

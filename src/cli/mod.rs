@@ -2,6 +2,7 @@
 
 mod ask;
 mod events;
+mod cp;
 mod exec;
 mod flags;
 pub mod format;

@@ -4,6 +4,8 @@ use super::Verb;
 use super::{
     events, exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps, pull,
     push, run, run_flags, search, start, stop, system,
+    cp, exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps, pull, push,
+    run, run_flags, search, start, stop, system,
 };
 
 macro_rules! verb {
@@ -21,6 +23,7 @@ const KILL: Verb = verb!("kill", "Send a signal to containers", stop::kill_args,
 const RM: Verb = verb!("rm", "Remove containers", stop::rm_args, stop::rm_verb);
 const WAIT: Verb =
     verb!("wait", "Wait for containers to end and print their exit codes", stop::wait_args, stop::wait_verb);
+const CP: Verb = verb!("cp", "Copy files between a container and the host", cp::cp_args, cp::cp_verb);
 const EXEC: Verb = verb!("exec", "Run a command in a container that runs", exec::exec_args, exec::exec_verb);
 const LOGS: Verb = verb!("logs", "Show what a container wrote", logs::logs_args, logs::logs_verb);
 const IMPORT: Verb = verb!("import", "Make an image from a root file system", i::import_args, i::import);
@@ -48,6 +51,7 @@ pub(super) static TOP: &[Verb] = &[
     WAIT,
     EXEC,
     LOGS,
+    CP,
     verb!("ps", "List containers", ps::ps_args, ps::ps_verb),
     verb!(
         "inspect",
@@ -83,6 +87,7 @@ pub(super) static CONTAINER: &[Verb] = &[
     WAIT,
     EXEC,
     LOGS,
+    CP,
     verb!("ls", "List containers", ps::ps_args, ps::ps_verb, "ps", "list"),
     verb!("inspect", "Show everything about containers", inspect::inspect_args, inspect::container_inspect),
     verb!(

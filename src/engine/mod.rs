@@ -1,10 +1,12 @@
 //! The container verbs: take options, return data. Print nothing, parse nothing.
 
 pub mod attach;
+pub mod copy;
 pub mod create;
 mod devices;
 pub mod events;
 pub mod exec;
+pub mod files;
 pub mod inspect;
 pub mod list;
 pub mod logs;

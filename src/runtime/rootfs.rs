@@ -120,7 +120,7 @@ impl Root {
 
     /// Where a path leads to, symlinks followed inside, also such as dangle: an image's /etc/resolv.conf often points to
     /// what only a running system has. What it names is opened beneath the root again, so a lie about it leads nowhere.
-    fn resolve(&self, path: &Path) -> rustix::io::Result<PathBuf> {
+    pub fn resolve(&self, path: &Path) -> rustix::io::Result<PathBuf> {
         let mut to_go: Vec<OsString> = names(path);
         let mut so_far = PathBuf::from("/");
         let mut n_links = 0;

@@ -34,6 +34,11 @@ impl Owners {
         Owners { born, has_one_id: *ids == Ids::Single }
     }
 
+    /// The same where an inode may be born as somebody else's: in a directory that is set-group-id, or of a mapped user.
+    pub(super) fn always(ids: &Ids) -> Owners {
+        Owners { born: Owner { uid: u64::MAX, gid: u64::MAX }, ..Owners::new(ids) }
+    }
+
     /// Gives an inode to its owner with `chown`; false if the owner must be kept out of band.
     pub(super) fn give(
         &self,

@@ -17,37 +17,53 @@ const AUFS: &[u8] = b".wh..wh.";
 
 /// An entry as the tree wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Empty for the root.
-    pub(super) path: Vec<u8>,
-    pub(super) kind: Kind,
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
     /// Permission bits and set-id, set-group, sticky.
-    pub(super) mode: u32,
-    pub(super) uid: u64,
-    pub(super) gid: u64,
-    pub(super) mtime: Time,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub mode: u32,
+    /// User id.
+    pub uid: u64,
+    /// Group id.
+    pub gid: u64,
+    /// When its content changed last.
+    pub mtime: Time,
+    /// Extended attributes: names and values.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// How many bytes follow the header, without the padding.
-    pub(super) payload: u64,
+    pub payload: u64,
 }
 
+/// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A directory.
     Directory,
+    /// A regular file.
     File,
     /// A file of `size` bytes of which only these regions are in the archive, one after the other.
     Sparse {
+        /// What of it has data.
         regions: Vec<Region>,
+        /// How long it is.
         size: u64,
     },
+    /// A symlink and what it holds.
     Symlink(Vec<u8>),
     /// A second name for what is at this path.
     HardLink(Vec<u8>),
+    /// A device.
     Device {
+        /// Block device, else character device.
         is_block: bool,
+        /// Major number.
         major: u32,
+        /// Minor number.
         minor: u32,
     },
+    /// A named pipe.
     Fifo,
     /// Hides what the layers beneath have at `path`, which is without the `.wh.` prefix here.
     Whiteout,
@@ -59,16 +75,20 @@ pub(super) enum Kind {
 
 /// A region of a sparse file that has data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Region {
-    pub(super) offset: u64,
-    pub(super) length: u64,
+pub struct Region {
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is.
+    pub length: u64,
 }
 
 /// Seconds since the epoch, rounded down, and nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Time {
-    pub(super) seconds: i64,
-    pub(super) nanoseconds: u32,
+pub struct Time {
+    /// Seconds since the epoch.
+    pub seconds: i64,
+    /// And these.
+    pub nanoseconds: u32,
 }
 
 /// What PAX global headers (type `g`) say about the entries after them.

@@ -62,7 +62,8 @@ fn create(to: &OwnedFd, name: &[u8]) -> Result<File> {
     Ok(openat(to, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
-fn fill(from: &File, to: &File, stat: &Stat, can_clone: &AtomicBool) -> Result<()> {
+/// Copies the content of a file; its holes stay holes.
+pub(super) fn fill(from: &File, to: &File, stat: &Stat, can_clone: &AtomicBool) -> Result<()> {
     let size = stat.st_size as u64;
     if size == 0 {
         return Ok(());

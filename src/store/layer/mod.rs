@@ -18,6 +18,7 @@ mod compare;
 mod copy;
 pub mod decompress;
 mod entry;
+pub mod files;
 mod implied;
 mod inode;
 mod input;

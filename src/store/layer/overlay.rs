@@ -24,7 +24,7 @@ pub(super) fn is_mark(name: &[u8]) -> bool {
 
 /// How marks are written here.
 #[derive(Debug)]
-pub(super) struct Overlay {
+pub struct Overlay {
     space: &'static str,
     /// Set once a character device 0:0 was refused, which a kernel before 5.8 does in a user name space.
     uses_attributes: Cell<bool>,
@@ -97,7 +97,8 @@ impl Overlay {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::CharacterDevice => Ok(stat.st_rdev == 0),
             FileType::RegularFile if stat.st_size == 0 => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                // Not to wait for a FIFO that has its name by now.
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let file = openat(&parent, name, flags, Mode::empty())?;
                 match fgetxattr(file, self.name("whiteout"), &mut [0; 8][..]) {
                     Ok(_) => Ok(true),

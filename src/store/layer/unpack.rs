@@ -25,7 +25,7 @@ const BLOCK: usize = 512;
 /// All headers of one entry: name, PAX records, sparse map.
 const MAX_HEADER: usize = 4 << 20;
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits {
         max_metadata_size: 1 << 20,
         // Longer than PATH_MAX, because trees can be deeper than one call reaches; short enough to be kept for each.
@@ -87,14 +87,19 @@ pub(super) fn entries(input: &mut Input, mut look: impl FnMut(&Entry) -> Result<
     }
 }
 
-enum Found {
+/// What a stream goes on with.
+pub(super) enum Found {
     Entry(Entry),
     Nothing,
     End,
 }
 
 /// The next entry, and how many available bytes its headers take.
-fn next(parser: &mut Parser, input: &mut Input, defaults: &mut Defaults) -> Result<(usize, Found)> {
+pub(super) fn next(
+    parser: &mut Parser,
+    input: &mut Input,
+    defaults: &mut Defaults,
+) -> Result<(usize, Found)> {
     let about = "cannot read the archive";
     let mut wanted = BLOCK;
     loop {

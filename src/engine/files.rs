@@ -1,0 +1,164 @@
+//! The files of a container, whether it runs or not, as one root that no path leads out of.
+//!
+//! Of one that runs: its init's root, with all that is mounted there. Of any other: its root file system, its volumes and
+//! its bind mounts, put together in a mount name space that is this command's alone and goes away with it, however it
+//! ends.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::{Engine, reap};
+use crate::fs;
+use crate::host::Ids;
+use crate::oci::runtime::{Mount, Spec};
+use crate::runtime::mount::{self, Options};
+use crate::runtime::rootfs::Root;
+use crate::store::container::{self, ContainerDir, Record, State, Status};
+use crate::store::rootfs;
+use crate::sys::lock::{self, Kind};
+use crate::sys::process;
+use crate::userns;
+
+/// A container's files.
+#[derive(Debug)]
+pub struct Files {
+    /// All paths are resolved in here.
+    pub root: Root,
+    /// The container.
+    pub dir: ContainerDir,
+    /// Its record.
+    pub record: Record,
+    /// How ids are mapped by now.
+    pub ids: Ids,
+    /// What is written is gone when the command ends.
+    pub is_fleeting: bool,
+    /// Keeps starts and removals waiting.
+    _held: Vec<File>,
+}
+
+/// Opens the files of a container. Who is not root enters a user name space by this, so that it can be done once only.
+pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
+    let dir = engine.find(wanted)?;
+    let record = dir.record()?;
+    loop {
+        match reap::decided(&engine.store, &dir)? {
+            Status::Running(state) => {
+                if let Some(root) = of_running(engine, &state)? {
+                    let ids = crate::host::current_ids()?;
+                    return Ok(Files { root, dir, record, ids, is_fleeting: false, _held: Vec::new() });
+                }
+                dir.wait_unlocked()?;
+            }
+            Status::Starting => bail!("it does not get through its start"),
+            _ => return of_stopped(engine, dir, record),
+        }
+    }
+}
+
+/// `None` if it has just ended.
+fn of_running(engine: &Engine, state: &State) -> Result<Option<Root>> {
+    let Some(init) = container::open_process(state.init) else { return Ok(None) };
+    match userns::join(&engine.host, &init) {
+        Err(error) if is_gone(&error) => return Ok(None),
+        joined => joined?,
+    }
+    let root = match &state.chroot {
+        Some(path) => Root::open_host(path)?,
+        None => Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid)))
+            .context("cannot open the container's root")?,
+    };
+    // The number may have become another process's since.
+    container::open_process(state.init).context("it has just ended")?;
+    Ok(Some(root))
+}
+
+/// A process that has ended, and is still to be waited for, has no name spaces any more.
+fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) == Some(libc::ESRCH)
+}
+
+fn of_stopped(engine: &mut Engine, dir: ContainerDir, record: Record) -> Result<Files> {
+    userns::enter(&mut engine.host)?;
+    engine.store.ids = engine.host.ids.clone();
+    // Others may look at it meanwhile. Starts and removals wait, as they want the lock for themselves.
+    let shared = dir.open_lock()?;
+    while !lock::try_acquire(&shared, Kind::Shared).context("cannot lock the container")? {
+        match reap::decided(&engine.store, &dir)? {
+            Status::Running(_) | Status::Starting => return Err(anyhow!("it was started just now")),
+            _ => reap::pause(),
+        }
+    }
+    // Overlay must not be mounted twice on the same changes.
+    let alone = fs::open_or_create(&dir.file("files.lock"), 0o600)?;
+    lock::acquire(&alone, Kind::Exclusive).context("cannot lock the container's files")?;
+    let (root, driver) = assemble(engine, &dir, &record)?;
+    let ids = engine.store.ids.clone();
+    let is_fleeting = driver == "overlay-memory";
+    Ok(Files { root, dir, record, ids, is_fleeting, _held: vec![shared, alone] })
+}
+
+/// The root with what its start would mount there of the host's.
+fn assemble(engine: &Engine, dir: &ContainerDir, record: &Record) -> Result<(Root, &'static str)> {
+    let is_private = engine.store.ids != Ids::Root || make_private().is_ok();
+    // What is written now is there when it starts, also where the changes of a container that is thrown away would be
+    // in memory.
+    let lasting = Record { auto_remove: false, ..record.clone() };
+    let (root, driver) = rootfs::prepare(&engine.store, dir, &lasting)?;
+    let tree = match root {
+        rootfs::Root::Mount(tree) => tree,
+        rootfs::Root::Dir(path) => match clone_dir(&path) {
+            Ok(tree) if is_private => tree,
+            // In a sandbox that allows no mounts there are no volumes either.
+            _ => return Ok((Root::open_host(&path)?, driver)),
+        },
+    };
+    if !is_private {
+        return Ok((Root::from(tree), driver));
+    }
+    let merged = dir.file("merged");
+    mount::attach(&tree, &Root::open_host(&merged)?).context("cannot mount the container's root")?;
+    let root = Root::open_host(&merged)?;
+    let spec = spec(dir)?;
+    for mount in spec.mounts().iter().flatten().filter(|m| is_bind(m)) {
+        let source = mount.source().clone().unwrap_or_default();
+        let words = mount.options().clone().unwrap_or_default();
+        let options = Options { propagation: 0, ..mount::parse_options(&words) };
+        mount::place(&root, mount, Some(mount::clone_tree(&source, &options)?))?;
+    }
+    if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) {
+        mount::read_only(&root, false)?;
+    }
+    Ok((root, driver))
+}
+
+/// What belongs to the host and is no device.
+fn is_bind(mount: &Mount) -> bool {
+    let says_so = |words: &Vec<String>| words.iter().any(|word| word == "bind" || word == "rbind");
+    (mount.typ().as_deref() == Some("bind") || mount.options().as_ref().is_some_and(says_so))
+        && !mount.destination().starts_with("/dev")
+}
+
+fn make_private() -> Result<()> {
+    process::unshare(libc::CLONE_NEWNS).context("cannot make a mount name space")?;
+    mount::cut_propagation()
+}
+
+fn clone_dir(path: &PathBuf) -> Result<std::os::fd::OwnedFd> {
+    Ok(mount::clone_tree(path, &Options { bind: true, recursive: true, ..Options::default() })?.tree)
+}
+
+/// The container's spec.
+pub(super) fn spec(dir: &ContainerDir) -> Result<Spec> {
+    let path = dir.file("config.json");
+    let text = fs::read_to_string(&path)?;
+    serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Walking a deep tree holds a descriptor or two for each level: takes as many as we may have.
+pub(super) fn take_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
