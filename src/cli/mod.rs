@@ -1,8 +1,8 @@
 //! argv <-> text. One file per verb: flags -> options, one call, render. Nothing else in the program prints.
 
 mod ask;
-mod events;
 mod cp;
+mod events;
 mod exec;
 mod flags;
 pub mod format;

@@ -4,9 +4,9 @@ use super::Verb;
 use super::{
     events, exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps, pull,
     push, run, run_flags, search, start, stop, system,
-    cp, exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps, pull, push,
-    run, run_flags, search, start, stop, system,
 };
+// A line of their own for those that came later: lists are where branches meet.
+use super::cp;
 
 macro_rules! verb {
     ($name:literal, $about:literal, $args:path, $run:path $(, $alias:literal)*) => {

@@ -27,6 +27,7 @@ use crate::error::ResultExt;
 use crate::fs;
 use crate::host::Ids;
 use crate::runtime::rootfs::Root;
+use crate::store::journal::{self, Event};
 use crate::store::layer::files::{
     Content, Inode, Links, Ownership, Source, Target, Writer, extract, inode, link,
 };
@@ -72,6 +73,7 @@ pub fn to_host(
         let target = Target::new(place.dir, &files.ids, ownership, None);
         tree(&from, place.name.as_deref(), target)
     };
+    note(engine, &files, "archive-path", path);
     copy().with_context(about)
 }
 
@@ -94,6 +96,7 @@ pub fn to_container(
         let ownership = if options.archive { Ownership::Kept } else { Ownership::Root };
         tree(&from, place.name.as_deref(), Target::new(place.dir, &files.ids, ownership, None))
     };
+    note(engine, &files, "extract-to-dir", path);
     copy().with_context(about)
 }
 
@@ -120,6 +123,7 @@ pub fn to_stream(
         })?;
         writer.finish()
     };
+    note(engine, &files, "archive-path", path);
     copy().with_context(about)
 }
 
@@ -144,7 +148,13 @@ pub fn from_stream(engine: &mut Engine, tar: impl Read + Send, wanted: &str, pat
         extract(tar, &mut target)?;
         Ok(Copied { bytes: target.bytes, skipped: std::mem::take(&mut target.skipped) })
     };
+    note(engine, &files, "extract-to-dir", path);
     copy().with_context(about)
+}
+
+/// Docker's words for it.
+fn note(engine: &Engine, files: &Files, action: &str, path: &str) {
+    journal::note(&engine.store, &Event::of_container(&files.record, action).with("path", path));
 }
 
 fn check_lasting(files: &Files) -> Result<()> {

@@ -44,7 +44,7 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
     let record = dir.record()?;
     loop {
         match reap::decided(&engine.store, &dir)? {
-            Status::Running(state) => {
+            Status::Running(state) | Status::Paused(state) => {
                 if let Some(root) = of_running(engine, &state)? {
                     let ids = crate::host::current_ids()?;
                     return Ok(Files { root, dir, record, ids, is_fleeting: false, _held: Vec::new() });
@@ -52,6 +52,7 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
                 dir.wait_unlocked()?;
             }
             Status::Starting => bail!("it does not get through its start"),
+            Status::Restarting(..) => bail!("it is restarting: wait until it runs"),
             _ => return of_stopped(engine, dir, record),
         }
     }
@@ -86,7 +87,7 @@ fn of_stopped(engine: &mut Engine, dir: ContainerDir, record: Record) -> Result<
     let shared = dir.open_lock()?;
     while !lock::try_acquire(&shared, Kind::Shared).context("cannot lock the container")? {
         match reap::decided(&engine.store, &dir)? {
-            Status::Running(_) | Status::Starting => return Err(anyhow!("it was started just now")),
+            status if status.is_alive() => return Err(anyhow!("it was started just now")),
             _ => reap::pause(),
         }
     }
