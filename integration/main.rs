@@ -23,6 +23,7 @@
 //! | `run_process` `run_streams` `run_terminal` `run_mounts` `run_security` `run_files` `limits` `rootfs` | `dhow run` |
 //! | `cp` `cp_hostile` | files between containers and the host |
 //! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
+//! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
 //! | `events` | the journal of what happened |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
@@ -98,6 +99,7 @@ mod nested;
 mod old_kernel;
 mod power_cut;
 mod prune;
+mod ps;
 mod pull;
 mod push;
 mod refusals;

@@ -20,6 +20,8 @@ mod parse;
 mod progress;
 mod prompt;
 mod ps;
+mod ps_filter;
+mod ps_row;
 mod pull;
 mod push;
 mod registry_flags;

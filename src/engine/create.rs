@@ -124,6 +124,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
     let user = options.user.clone().or_else(|| image_config.user().clone()).unwrap_or_default();
     let env = spec.process().as_ref().and_then(|p| p.env().clone()).unwrap_or_default();
     let stop_signal = options.stop_signal.clone().or_else(|| image_config.stop_signal().clone());
+    let args = spec.process().as_ref().and_then(|p| p.args().as_deref()).unwrap_or_default();
     let record = Record {
         id: id.clone(),
         name: String::new(),
@@ -143,6 +144,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         labels,
         strict_limits: options.strict_limits,
         log: wanted.log,
+        config: super::config::of(config.as_ref(), &options, args),
         options: serde_json::to_value(&options).context("cannot encode the options")?,
     };
     Ok(Planned { name: wanted.name, record, spec, hostname, options })

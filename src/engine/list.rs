@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::{Engine, reap};
+use crate::spec::options::Mount;
 use crate::store::container::{self, ContainerDir, Record, Source, Status};
 
 /// A container as `ps` sees it.
@@ -25,9 +26,55 @@ impl Listed {
         }
     }
 
+    /// Whether `ps` shows it unasked: it has processes, or is about to have some again.
+    pub fn runs(&self) -> bool {
+        matches!(self.status, Status::Running(_) | Status::Paused(_) | Status::Restarting(..))
+    }
+
+    /// What its health check came to, where it has one: docker's word.
+    pub fn health(&self) -> Option<&str> {
+        None
+    }
+
+    /// The networks that it is in.
+    pub fn networks(&self) -> Vec<String> {
+        let network = self.record.options.get("network").and_then(|n| n.as_str()).unwrap_or("Host");
+        vec![network.to_lowercase()]
+    }
+
+    /// What is mounted in it, apart from what is in memory.
+    pub fn mounts(&self) -> Vec<Mounted> {
+        let mounts = self.record.options.get("mounts").cloned().unwrap_or_default();
+        let mounts: Vec<Mount> = serde_json::from_value(mounts).unwrap_or_default();
+        mounts.iter().filter_map(Mounted::of).collect()
+    }
+
     /// Docker's word for its state.
     pub fn state(&self) -> &'static str {
         self.status.word()
+    }
+}
+
+/// A mount as a listing names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// The volume's name, or the path on the host.
+    pub name: String,
+    /// Where it is in the container.
+    pub destination: String,
+    /// Whether it is a volume of ours.
+    pub is_volume: bool,
+}
+
+impl Mounted {
+    fn of(mount: &Mount) -> Option<Mounted> {
+        let text = |path: &std::path::Path| path.display().to_string();
+        match mount {
+            Mount::Bind { source, target, .. } => {
+                Some(Mounted { name: text(source), destination: text(target), is_volume: false })
+            }
+            Mount::Tmpfs { .. } => None,
+        }
     }
 }
 
@@ -45,18 +92,22 @@ pub fn list(engine: &Engine) -> Result<Vec<Listed>> {
                 Err(_) => continue,
             },
         };
-        if dir.record().is_err() {
+        // Settling it may have been its removal.
+        if crate::fs::metadata(&dir.file("record.json"))?.is_none() {
             continue;
         }
-        let command = command_of(&dir);
+        let command = command_of(&dir, &record);
         all.push(Listed { record, status, command });
     }
     all.sort_by_key(|c| std::cmp::Reverse(c.record.created));
     Ok(all)
 }
 
-/// The command line from the bundle.
-pub(super) fn command_of(dir: &ContainerDir) -> Vec<String> {
+/// The command line; for records that do not have it, from the bundle.
+pub(super) fn command_of(dir: &ContainerDir, record: &Record) -> Vec<String> {
+    if !record.config.args.is_empty() {
+        return record.config.args.clone();
+    }
     let text = crate::fs::read_to_string(&dir.file("config.json")).unwrap_or_default();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let args = value.get("process").and_then(|p| p.get("args")).cloned().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod copy;
+mod config;
 pub mod create;
 mod devices;
 pub mod events;
@@ -14,6 +15,7 @@ pub mod name;
 pub mod reap;
 pub mod remove;
 pub mod reset;
+pub mod size;
 pub mod start;
 pub mod stop;
 pub mod wait;

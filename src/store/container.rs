@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::config::Config;
 pub use super::grave::{Grave, sweep};
 use super::name;
 pub use super::name::{is_being_made, is_name, is_taken, sweep_names};
@@ -75,6 +76,9 @@ pub struct Record {
     pub strict_limits: bool,
     /// Whether the log is kept.
     pub log: bool,
+    /// What the image and the flags came to, for listings and inspect.
+    #[serde(default)]
+    pub config: Config,
     /// The options as the engine understands them, for inspect.
     pub options: serde_json::Value,
 }

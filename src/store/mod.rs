@@ -7,6 +7,7 @@
 
 pub mod additional;
 pub mod blob;
+pub mod config;
 pub mod container;
 pub mod draft;
 pub mod gc;

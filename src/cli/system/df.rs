@@ -11,7 +11,7 @@ use crate::cli::flags::{switch, value};
 use crate::cli::format::{self, headers, human, quote};
 use crate::cli::image::claims;
 use crate::cli::run_flags::one;
-use crate::cli::{Session, events, out, ps};
+use crate::cli::{Session, events, out, ps_row};
 use crate::engine::list::{self, Listed};
 use crate::image::usage::{self, ImageUsage, Usage};
 
@@ -93,7 +93,7 @@ fn verbose(usage: &Usage, containers: &[Listed]) -> Result<String> {
     let rows: Vec<Value> = containers
         .iter()
         .map(|c| {
-            let mut row = ps::row(c, false);
+            let mut row = ps_row::row(c, None, false);
             let bytes = usage.containers.get(&c.record.id).copied().unwrap_or(0);
             row["Size"] = Value::from(human::size_exact(bytes));
             row
