@@ -118,5 +118,6 @@ mod run_security;
 mod run_streams;
 mod run_terminal;
 mod self_exe;
+mod shell;
 mod static_binary;
 mod store_care;

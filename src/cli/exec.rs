@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgMatches, Command};
 
-use super::flags::{list, many, switch, value};
+use super::flags::{detach_keys, list, many, read_detach_keys, switch, value};
 use super::run::code_of;
 use super::run_flags::one;
 use super::{Session, parse};
@@ -16,6 +16,7 @@ pub(super) fn exec_args(command: Command) -> Command {
         .arg(switch("interactive", Some('i'), "Pass stdin on"))
         .arg(switch("tty", Some('t'), "Give it a terminal"))
         .arg(switch("detach", Some('d'), "Do not wait for it"))
+        .arg(detach_keys())
         .arg(switch("privileged", None, "Give it all rights of the caller"))
         .arg(list("env", Some('e'), "KEY[=VALUE]", "Set an environment variable"))
         .arg(list("env-file", None, "FILE", "Set the variables of FILE"))
@@ -56,6 +57,8 @@ pub(super) fn exec_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
         interactive: matches.get_flag("interactive"),
         detach: matches.get_flag("detach"),
         privileged: matches.get_flag("privileged"),
+        person: None,
+        detach_keys: read_detach_keys(matches)?,
     };
     let engine = session.engine()?;
     Ok(code_of(crate::engine::exec::exec(&engine, name, options)?))

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
 
 use super::out;
+use crate::engine::detach_keys::DetachKeys;
 use crate::error;
 
 pub(super) fn switch(long: &'static str, short: Option<char>, help: &'static str) -> Arg {
@@ -34,6 +35,17 @@ pub(super) fn list(long: &'static str, short: Option<char>, name: &'static str, 
         Some(short) => arg.short(short),
         None => arg,
     }
+}
+
+/// --detach-keys.
+pub(super) fn detach_keys() -> Arg {
+    value("detach-keys", None, "KEYS", "Keys that leave it to itself, none for no such keys (ctrl-p,ctrl-q)")
+}
+
+/// What --detach-keys says.
+pub(super) fn read_detach_keys(matches: &ArgMatches) -> Result<DetachKeys> {
+    let typed = matches.get_one::<String>("detach-keys");
+    typed.map_or_else(|| Ok(DetachKeys::default()), |text| DetachKeys::parse(text))
 }
 
 pub(super) fn names(required: bool, what: &'static str) -> Arg {

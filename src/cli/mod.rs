@@ -28,6 +28,7 @@ mod registry_flags;
 mod run;
 mod run_flags;
 mod search;
+mod shell;
 mod start;
 mod stop;
 mod system;
@@ -118,7 +119,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
 }
 
 fn is_run(matches: &ArgMatches) -> bool {
-    let run = |m: &ArgMatches| m.subcommand_name() == Some("run");
+    let run = |m: &ArgMatches| matches!(m.subcommand_name(), Some("run" | "shell"));
     run(matches) || matches.subcommand().is_some_and(|(_, m)| run(m))
 }
 

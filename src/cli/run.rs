@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{ArgMatches, Command};
 
-use super::flags::switch;
+use super::flags::{detach_keys, read_detach_keys, switch};
 use super::progress::{Display, Headline};
 use super::run_flags::one;
 use super::{Session, events, out, pull, registry_flags, run_flags};
@@ -26,12 +26,17 @@ use crate::store::image::find;
 use crate::userns::Entering;
 
 pub(super) fn run_args(command: Command) -> Command {
-    run_flags::add(command).arg(switch("detach", Some('d'), "Run in the background and print the id"))
+    run_flags::add(command).arg(detach_keys()).arg(switch(
+        "detach",
+        Some('d'),
+        "Run in the background and print the id",
+    ))
 }
 
 pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let wanted = run_flags::read(matches, &session.host)?;
     let detached = matches.get_flag("detach");
+    let keys = read_detach_keys(matches)?;
     if wanted.options.terminal && !detached && !rustix::termios::isatty(rustix::stdio::stdin()) {
         // In a script or from cron there is none to give; the program still gets one of its own.
         out::warn("stdin is not a terminal; the container has one that nobody types on");
@@ -58,7 +63,7 @@ pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
         out::out(&format!("{id}\n"))?;
         return Ok(0);
     };
-    Ok(code_of(follow(client, &signals, input)?))
+    Ok(code_of(follow(client, &signals, input, keys)?))
 }
 
 pub(super) fn code_of(ended: Ended) -> u8 {
@@ -89,7 +94,11 @@ pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result
 
 /// The flags about registries, with what helpers say where the image may have to be pulled: they are asked before the user
 /// name space is entered.
-fn ask_helpers(matches: &ArgMatches, session: &mut Session, wanted: &CreateOptions) -> Result<Options> {
+pub(super) fn ask_helpers(
+    matches: &ArgMatches,
+    session: &mut Session,
+    wanted: &CreateOptions,
+) -> Result<Options> {
     let mut registry = registry_flags::options(matches)?;
     let From::Image(name, _) = &wanted.from else { return Ok(registry) };
     let Ok(reference) = name.parse::<Reference>() else { return Ok(registry) };
@@ -113,14 +122,14 @@ fn ask_helpers(matches: &ArgMatches, session: &mut Session, wanted: &CreateOptio
 }
 
 /// What looking an image up needs.
-struct Ready<'a> {
-    engine: &'a Engine,
-    entering: Entering,
-    registry: Options,
+pub(super) struct Ready<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) entering: Entering,
+    pub(super) registry: Options,
 }
 
 /// Looks the image up, and pulls it where that is wanted; before that, the ids are awaited.
-fn with_image(
+pub(super) fn with_image(
     matches: &ArgMatches,
     session: &Session,
     Ready { engine, entering, registry }: Ready<'_>,

@@ -82,8 +82,20 @@ const SWITCHES: &[(&str, char, &str)] = &[
     ("rm", '\0', "Remove the container when it ends"),
 ];
 
-/// Adds the flags to `run` or `create`.
+/// Adds the flags and words of `run` and `create`.
 pub(super) fn add(command: Command) -> Command {
+    flags(command).arg(
+        Arg::new("words")
+            .value_name("IMAGE [COMMAND]")
+            .required(true)
+            .num_args(1..)
+            .trailing_var_arg(true)
+            .help("What to run, and the command in it"),
+    )
+}
+
+/// Adds the flags alone.
+pub(super) fn flags(command: Command) -> Command {
     let value = |(long, short, value, help): &(&'static str, char, &'static str, &'static str)| {
         let arg = Arg::new(*long).long(*long).value_name(*value).help(*help).allow_hyphen_values(true);
         if *short == '\0' { arg } else { arg.short(*short) }
@@ -99,14 +111,6 @@ pub(super) fn add(command: Command) -> Command {
         .args(MANY.iter().map(|f| value(f).action(ArgAction::Append)))
         .args(SWITCHES.iter().map(switch))
         .mut_arg("network", |a| a.visible_alias("net"))
-        .arg(
-            Arg::new("words")
-                .value_name("IMAGE [COMMAND]")
-                .required(true)
-                .num_args(1..)
-                .trailing_var_arg(true)
-                .help("What to run, and the command in it"),
-        )
 }
 
 /// One value of a flag.
@@ -133,6 +137,16 @@ pub(super) fn read(matches: &ArgMatches, host: &Host) -> Result<CreateOptions> {
     let mut words = many(matches, "words").map(str::to_owned);
     let first = words.next().unwrap_or_default();
     let command: Vec<String> = words.collect();
+    read_for(matches, host, &first, command)
+}
+
+/// The same where image and command are read elsewhere.
+pub(super) fn read_for(
+    matches: &ArgMatches,
+    host: &Host,
+    first: &str,
+    command: Vec<String>,
+) -> Result<CreateOptions> {
     let options = options(matches, host, command)?;
     let log = match one(matches, "log-driver") {
         Some("none") => false,
@@ -146,12 +160,13 @@ pub(super) fn read(matches: &ArgMatches, host: &Host) -> Result<CreateOptions> {
     // Nobody can read the log of a container that is gone when its command ends, so it gets the streams themselves.
     let log = log && !(auto_remove && !detached && one(matches, "log-driver").is_none());
     Ok(CreateOptions {
-        from: from(matches, &first),
+        from: from(matches, first),
         name: one(matches, "name").map(str::to_owned),
         auto_remove,
         log,
         restart: life_flags::restart(matches)?,
         timeout: life_flags::timeout(matches)?,
+        person: None,
         options,
     })
 }
@@ -219,7 +234,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
     Ok(options)
 }
 
-fn environment(matches: &ArgMatches, host: &Host) -> Result<Vec<String>> {
+pub(super) fn environment(matches: &ArgMatches, host: &Host) -> Result<Vec<String>> {
     let of_host = |name: &str| env_of_host(host, name);
     let mut env = Vec::new();
     for file in many(matches, "env-file") {

@@ -3,7 +3,7 @@
 use super::Verb;
 use super::{
     events, exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps, pull,
-    push, run, run_flags, search, start, stop, system,
+    push, run, run_flags, search, shell, start, stop, system,
 };
 // A line of their own for those that came later: lists are where branches meet.
 use super::cp;
@@ -26,6 +26,8 @@ const WAIT: Verb =
 const CP: Verb = verb!("cp", "Copy files between a container and the host", cp::cp_args, cp::cp_verb);
 const EXEC: Verb = verb!("exec", "Run a command in a container that runs", exec::exec_args, exec::exec_verb);
 const LOGS: Verb = verb!("logs", "Show what a container wrote", logs::logs_args, logs::logs_verb);
+const SHELL: Verb =
+    verb!("shell", "Be yourself, where you are, in a box of another system", shell::shell_args, shell::shell);
 const IMPORT: Verb = verb!("import", "Make an image from a root file system", i::import_args, i::import);
 const LOAD: Verb = verb!("load", "Load images from an archive", i::load_args, i::load);
 const SAVE: Verb = verb!("save", "Save images to an archive", i::save_args, i::save);
@@ -52,6 +54,7 @@ pub(super) static TOP: &[Verb] = &[
     EXEC,
     LOGS,
     CP,
+    SHELL,
     verb!("ps", "List containers", ps::ps_args, ps::ps_verb),
     verb!(
         "inspect",
@@ -88,6 +91,7 @@ pub(super) static CONTAINER: &[Verb] = &[
     EXEC,
     LOGS,
     CP,
+    SHELL,
     verb!("ls", "List containers", ps::ps_args, ps::ps_verb, "ps", "list"),
     verb!("inspect", "Show everything about containers", inspect::inspect_args, inspect::container_inspect),
     verb!(

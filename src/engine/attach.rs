@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios};
 
+use super::detach_keys::DetachKeys;
 use super::start::terminal_size;
 use crate::runtime::Init;
 use crate::supervisor::{Client, Control};
@@ -77,37 +78,6 @@ impl Signals {
 
     fn next(&self) -> Option<i32> {
         self.0.read_signal().ok().flatten().map(|s| s.ssi_signo as i32)
-    }
-}
-
-/// Ctrl-P Ctrl-Q, found in what is typed.
-#[derive(Debug, Default)]
-struct DetachKeys {
-    matched: usize,
-}
-
-const DETACH_KEYS: [u8; 2] = [0x10, 0x11];
-
-impl DetachKeys {
-    /// What of `typed` goes to the program; `None` once the keys are complete.
-    fn filter(&mut self, typed: &[u8]) -> Option<Vec<u8>> {
-        let mut pass = Vec::with_capacity(typed.len() + 1);
-        for byte in typed {
-            if *byte == DETACH_KEYS[self.matched] {
-                self.matched += 1;
-                if self.matched == DETACH_KEYS.len() {
-                    return None;
-                }
-                continue;
-            }
-            // Not the keys after all: what was held back goes first.
-            pass.extend_from_slice(&DETACH_KEYS[..self.matched]);
-            self.matched = usize::from(*byte == DETACH_KEYS[0]);
-            if self.matched == 0 {
-                pass.push(*byte);
-            }
-        }
-        Some(pass)
     }
 }
 
@@ -215,13 +185,13 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// Stays with a container until it ends or the user detaches. `input`: what is typed goes to its terminal.
-pub fn follow(client: Client, signals: &Signals, input: bool) -> Result<Ended> {
+pub fn follow(client: Client, signals: &Signals, input: bool, keys: DetachKeys) -> Result<Ended> {
     let Client { control, data } = client;
     let is_terminal = data.is_some();
     let input = input && is_terminal;
     let raw =
         if input && rustix::termios::isatty(rustix::stdio::stdin()) { Some(RawMode::enter()?) } else { None };
-    let mut pump = Pump { signals, data, input, raw: raw.is_some(), keys: DetachKeys::default() };
+    let mut pump = Pump { signals, data, input, raw: raw.is_some(), keys };
     loop {
         let woken = pump.wait(control.as_fd())?;
         if woken.output {
@@ -263,11 +233,12 @@ pub fn follow_process(
     console: Option<OwnedFd>,
     signals: &Signals,
     input: bool,
+    keys: DetachKeys,
 ) -> Result<Ended> {
     let input = input && console.is_some();
     let raw =
         if input && rustix::termios::isatty(rustix::stdio::stdin()) { Some(RawMode::enter()?) } else { None };
-    let mut pump = Pump { signals, data: console, input, raw: raw.is_some(), keys: DetachKeys::default() };
+    let mut pump = Pump { signals, data: console, input, raw: raw.is_some(), keys };
     loop {
         let woken = pump.wait(process.child())?;
         if woken.output {
@@ -296,18 +267,5 @@ fn pass_on(signal: i32, pidfd: &OwnedFd, console: Option<&OwnedFd>) {
         }
     } else if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
         let _ = rustix::process::pidfd_send_signal(pidfd, signal);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn detach_keys_are_found_across_reads_and_nothing_else_is_lost() {
-        let mut keys = DetachKeys::default();
-        assert_eq!(keys.filter(b"ab\x10").unwrap(), b"ab");
-        assert_eq!(keys.filter(b"c\x10\x10").unwrap(), b"\x10c\x10");
-        assert_eq!(keys.filter(b"\x11"), None);
     }
 }

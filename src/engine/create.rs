@@ -1,5 +1,6 @@
 //! create: options -> a bundle on disk under a claimed name.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use crate::store::image;
 use crate::store::image::Image;
 use crate::store::journal::{self, Event};
 use crate::store::layer;
+use crate::store::person::Person;
 use crate::store::pin::Pins;
 
 /// What a container is to be made from and how.
@@ -40,6 +42,8 @@ pub struct CreateOptions {
     pub restart: Restart,
     /// Seconds after which a run of it is killed.
     pub timeout: Option<u64>,
+    /// Who of this machine it runs as, if it is a shell's.
+    pub person: Option<Person>,
     /// All else.
     pub options: Options,
 }
@@ -115,7 +119,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         device_binds,
         host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    let spec = spec::build(config.as_ref(), &options, &facts)?;
+    let spec = spec::build(config.as_ref(), &with_home(&options, wanted.person.as_ref(), &dir), &facts)?;
     let hostname = spec::hostname(&options, &facts);
     let image_config = config.as_ref().and_then(|c| c.config().clone()).unwrap_or_default();
     let mut labels: BTreeMap<String, String> =
@@ -141,6 +145,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         stop_timeout: options.stop_timeout.unwrap_or(10),
         restart: wanted.restart,
         timeout: wanted.timeout,
+        person: wanted.person,
         labels,
         strict_limits: options.strict_limits,
         log: wanted.log,
@@ -148,6 +153,28 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         options: serde_json::to_value(&options).context("cannot encode the options")?,
     };
     Ok(Planned { name: wanted.name, record, spec, hostname, options })
+}
+
+/// A person has a home in the container's own directory, unless something else is mounted there.
+fn with_home<'a>(options: &'a Options, person: Option<&Person>, dir: &ContainerDir) -> Cow<'a, Options> {
+    let Some(person) = person else { return Cow::Borrowed(options) };
+    let is_home = |mount: &Mount| {
+        let (Mount::Bind { target, .. } | Mount::Tmpfs { target, .. }) = mount;
+        *target == person.home
+    };
+    if options.mounts.iter().any(is_home) {
+        return Cow::Borrowed(options);
+    }
+    let mut options = options.clone();
+    options.mounts.push(Mount::Bind {
+        source: dir.file("home"),
+        target: person.home.clone(),
+        read_only: false,
+        propagation: None,
+        non_recursive: false,
+        create_source: false,
+    });
+    Cow::Owned(options)
 }
 
 /// Makes what was planned.

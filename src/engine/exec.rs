@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::attach::{Ended, Signals, follow_process};
+use super::detach_keys::DetachKeys;
 use super::start::terminal_size;
 use super::{Engine, stop};
 use crate::fs;
@@ -15,7 +16,8 @@ use crate::runtime::exec::{self, Entering, Request, null_stdio};
 use crate::runtime::rootfs::Root;
 use crate::spec::capabilities;
 use crate::store::journal::{self, Event};
-use crate::supervisor::{self, apply_user};
+use crate::store::person::Person;
+use crate::supervisor::{self, apply_user, become_person};
 
 /// What to run and how.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +38,10 @@ pub struct ExecOptions {
     pub detach: bool,
     /// All rights of the caller.
     pub privileged: bool,
+    /// As this person; as the container's own, if it has one and no user is named.
+    pub person: Option<Person>,
+    /// What leaves it to itself.
+    pub detach_keys: DetachKeys,
 }
 
 /// Runs it; the exit code, or `Detached`.
@@ -74,8 +80,17 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         Some(path) => Root::open_host(path)?,
         None => Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid)))?,
     };
-    let user = options.user.clone().unwrap_or_else(|| record.user.clone());
-    apply_user(&mut process, &user, &[], has_home, &root)?;
+    let person = options.person.as_ref().or(record.person.as_ref()).filter(|_| options.user.is_none());
+    if let Some(person) = person {
+        become_person(&mut process, person, &root);
+        if root.locate(process.cwd()).is_err() {
+            process.set_cwd(person.home.clone());
+        }
+    } else {
+        let user = options.user.clone().unwrap_or_else(|| record.user.clone());
+        apply_user(&mut process, &user, &[], has_home, &root)?;
+    }
+    let is_inner = person.is_some_and(|p| p.is_inner);
     let linux = spec.linux().clone().unwrap_or_default();
     let namespaces = linux.namespaces().clone().unwrap_or_default();
     let request = Request {
@@ -84,8 +99,9 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         seccomp: linux.seccomp().clone().filter(|_| !options.privileged && state.chroot.is_none()),
         cgroup: state.cgroup.clone().and_then(|c| serde_json::from_value(c).ok()),
         terminal: options.terminal.then(terminal_size),
-        emulate: engine.current_ids()? == Ids::Single,
+        emulate: !is_inner && engine.current_ids()? == Ids::Single,
         chroot: state.chroot.clone(),
+        is_inner,
     };
     let line = options.command.join(" ");
     let exec_id = super::create::random_id()?;
@@ -131,7 +147,7 @@ fn run(
     process.start(|_| Ok(()))?;
     let Some(signals) = signals else { return Ok(Ended::Detached) };
     let console = process.console.take();
-    follow_process(&process, console, &signals, options.interactive)
+    follow_process(&process, console, &signals, options.interactive, options.detach_keys.clone())
 }
 
 impl Engine {

@@ -66,6 +66,20 @@ pub fn start(
     options: StartOptions,
     events: Sink<'_>,
 ) -> Result<Option<Client>> {
+    start_changed(engine, wanted, options, None, events)
+}
+
+/// What may change a container before it is started, while nobody else can.
+pub type Change<'a> = &'a mut dyn FnMut(&ContainerDir, &mut Record, &mut Spec) -> Result<()>;
+
+/// The same for a container that is changed first.
+pub fn start_changed(
+    engine: &Engine,
+    wanted: &str,
+    options: StartOptions,
+    change: Option<Change<'_>>,
+    events: Sink<'_>,
+) -> Result<Option<Client>> {
     let dir = engine.find(wanted)?;
     let lock = loop {
         match reap::decided(&engine.store, &dir)? {
@@ -84,10 +98,16 @@ pub fn start(
         }
     };
     dir.forget_stopped()?;
-    let record = dir.record()?;
+    let mut record = dir.record()?;
     let text = fs::read_to_string(&dir.file("config.json"))?;
-    let spec: Spec = serde_json::from_str(&text)
+    let mut spec: Spec = serde_json::from_str(&text)
         .with_context(|| format!("cannot read {}", dir.file("config.json").display()))?;
+    if let Some(change) = change {
+        change(&dir, &mut record, &mut spec)?;
+        let config = serde_json::to_vec(&spec).context("cannot encode the spec")?;
+        fs::write_atomic(&dir.file("config.json"), &config)?;
+        dir.write_record(&record)?;
+    }
     let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
     let full = record.options.get("full_isolation").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let about = || format!("cannot start {}", record.name);

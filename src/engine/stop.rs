@@ -125,8 +125,11 @@ fn await_end(dir: &ContainerDir) -> Result<()> {
 
 /// The container's init, whose user name space we join where we are not root.
 pub(super) fn open_init(engine: &Engine, state: &State) -> Result<OwnedFd> {
-    let init = container::open_process(state.init).context("it has just ended")?;
-    userns::join(&engine.host, &init)?;
+    let ended = "it has just ended";
+    let init = container::open_process(state.init).context(ended)?;
+    // The supervisor's name space: a person's programs live in an inner one, from which nothing else can be joined.
+    let supervisor = container::open_process(state.supervisor).context(ended)?;
+    userns::join(&engine.host, &supervisor)?;
     Ok(init)
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 
+use super::inner::{self, InnerIds};
 use super::process::reap;
 use super::sync::{self, Message, Socket};
 use super::{Bundle, CreateOptions, Isolation, Stdio, init};
@@ -24,6 +25,8 @@ pub struct Init {
     pub listener: Option<OwnedFd>,
     waiter: Option<Waiter>,
     socket: Socket,
+    /// The ids of its inner user name space, if it makes one.
+    inner: Option<InnerIds>,
 }
 
 /// The parent of a process that is not our own child; it is our child, and ends with the exit code of the process.
@@ -60,13 +63,14 @@ pub fn create(
     };
     drop(theirs);
     drop(stdio);
-    Init { pid, pidfd, console: None, listener: None, waiter: None, socket: ours }.climb()
+    let inner = options.inner.filter(|_| options.isolation == Isolation::Full);
+    Init { pid, pidfd, console: None, listener: None, waiter: None, socket: ours, inner }.climb()
 }
 
 impl Init {
     /// A process that somebody else cloned for us and waits for; returns when it waits for `start`.
     pub(super) fn adopt(pid: i32, pidfd: OwnedFd, waiter: Waiter, socket: Socket) -> Result<Init> {
-        Init { pid, pidfd, console: None, listener: None, waiter: Some(waiter), socket }.climb()
+        Init { pid, pidfd, console: None, listener: None, waiter: Some(waiter), socket, inner: None }.climb()
     }
 
     /// Our child that ends with the exit code: the process itself, or who waits for it.
@@ -92,6 +96,10 @@ impl Init {
         loop {
             match self.socket.receive()? {
                 Some((Message::Console, fd)) => self.console = fd,
+                Some((Message::Unshared, _)) => {
+                    inner::map(&self.pidfd, self.inner.context("cannot start: no ids were to be mapped")?)?;
+                    self.socket.send(&Message::Mapped, None)?;
+                }
                 Some((Message::Listener, fd)) => self.listener = fd,
                 Some((Message::Ready, _)) => return Ok(()),
                 Some((Message::Failed(failure), _)) => return Err(failure.into_error()),

@@ -50,6 +50,8 @@ pub struct Request {
     pub emulate: bool,
     /// The container's root, where it is a chroot and nothing else.
     pub chroot: Option<PathBuf>,
+    /// It joins the container's inner user name space.
+    pub is_inner: bool,
 }
 
 /// Descriptor numbers that `enter` is started with, above stdio.
@@ -214,6 +216,9 @@ fn set_up(target: &OwnedFd, request: &Request, socket: &Socket) -> Result<Progra
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     process::set_rlimits(process.rlimits().as_deref().unwrap_or_default())?;
     process::enter_cwd(process.cwd())?;
+    if request.is_inner && request.chroot.is_none() {
+        super::inner::join(target.as_fd())?;
+    }
     let listener = process::become_user(process, filter.as_deref(), request.emulate)?;
     if let Some(listener) = listener {
         socket.send(&Message::Listener, Some(listener.as_fd()))?;

@@ -67,6 +67,9 @@ fn set_up(
     process::set_rlimits(process.rlimits().as_deref().unwrap_or_default())?;
     let keep = options.reaper.as_ref().map(|fd| fd.as_fd().try_clone_to_owned()).transpose()?;
     process::enter_cwd(process.cwd())?;
+    if options.inner.is_some() && options.isolation == Isolation::Full {
+        super::inner::make(socket)?;
+    }
     let listener = process::become_user(process, filter.as_deref(), options.emulate)?;
     if let Some(listener) = listener {
         socket.send(&Message::Listener, Some(listener.as_fd()))?;

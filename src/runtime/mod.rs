@@ -12,6 +12,7 @@ mod dev;
 pub mod emulate;
 pub mod exec;
 mod init;
+pub mod inner;
 mod mask;
 pub mod mount;
 mod process;
@@ -87,4 +88,6 @@ pub struct CreateOptions {
     pub emulate: bool,
     /// How far it is kept apart.
     pub isolation: Isolation,
+    /// Its program lives in an inner user name space, with these ids.
+    pub inner: Option<inner::InnerIds>,
 }

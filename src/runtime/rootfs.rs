@@ -111,6 +111,28 @@ impl Root {
         self.locate(&real_path).with_context(|| format!("cannot open {} in the container", path.display()))
     }
 
+    /// Puts a file with these bytes (mode 0644) in the place of whatever has this name, in one step; its parent exists.
+    pub fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        use std::io::Write;
+        let about = || format!("cannot write {} in the container", path.display());
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { bail!("{}", about()) };
+        let dir = self.open(parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).with_context(about)?;
+        let mut draft = std::ffi::OsString::from(".dhow-");
+        draft.push(name);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // What an earlier start left that was killed.
+        let _ = rustix::fs::unlinkat(&dir, &draft, AtFlags::empty());
+        let fd = rustix::fs::openat(&dir, &draft, flags, Mode::from_raw_mode(0o644)).with_context(about)?;
+        let written = rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o644))
+            .map_err(std::io::Error::from)
+            .and_then(|()| std::fs::File::from(fd).write_all(bytes))
+            .and_then(|()| Ok(rustix::fs::renameat(&dir, &draft, &dir, name)?));
+        if written.is_err() {
+            let _ = rustix::fs::unlinkat(&dir, &draft, AtFlags::empty());
+        }
+        written.with_context(about)
+    }
+
     /// Whether the last component of a path is a symlink.
     pub fn is_symlink(&self, path: &Path) -> rustix::io::Result<bool> {
         let found = self.open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;

@@ -5,6 +5,8 @@
 //!   (clone)
 //!             <--  Forked + pidfd            only in exec: the intermediate process tells whom it made
 //!             <--  Console + descriptor      only with a terminal
+//!             <--  Unshared                  only with an inner user name space: its ids are to be mapped
+//!   Mapped    -->
 //!             <--  Listener + descriptor     only with an emulation filter
 //!             <--  Ready                     all is set up; the child waits
 //!   Start     -->
@@ -34,6 +36,10 @@ pub enum Message {
     Forked(i32),
     /// Child: the pty's master comes along.
     Console,
+    /// Child: in the inner user name space, where no id is mapped yet.
+    Unshared,
+    /// Parent: its ids are mapped.
+    Mapped,
     /// Child: the seccomp listener comes along.
     Listener,
     /// Child: set up; waiting for `Start`.

@@ -3,6 +3,7 @@
 pub mod capabilities;
 mod mounts;
 pub mod options;
+pub mod person;
 mod process;
 pub mod resources;
 pub mod seccomp;

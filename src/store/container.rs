@@ -11,6 +11,8 @@
 //! | socket | where the supervisor listens | supervisor |
 //! | upper/ work/ merged/ | overlay; or rootfs/ where overlay is refused | supervisor |
 //! | hosts hostname resolv.conf log | | create, supervisor |
+//! | home/ | the home of a shell's person | create |
+//! | pieces/ | the changes to a host directory that is put together piece by piece | supervisor |
 //!
 //! Invariant: `lock` decides. A state.json without a held lock tells of the past.
 
@@ -27,6 +29,7 @@ use super::config::Config;
 pub use super::grave::{Grave, sweep};
 use super::name;
 pub use super::name::{is_being_made, is_name, is_taken, sweep_names};
+use super::person::Person;
 pub use super::restart::Restart;
 pub use super::status::{Exit, ProcessId, State, Status, open_process, start_time};
 use crate::error::{NotFound, ResultExt};
@@ -70,6 +73,9 @@ pub struct Record {
     /// Seconds after which a run of it is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
+    /// Who of this machine it runs as, if it is a shell's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<Person>,
     /// Labels.
     pub labels: std::collections::BTreeMap<String, String>,
     /// Whether limits that cannot be had are an error.
@@ -278,6 +284,9 @@ pub fn create(store: &Store, record: &Record, files: &[(&str, &[u8])]) -> Result
     for sub in ["merged", "upper", "work"] {
         fs::create_dir(&dir.file(sub), 0o755)?;
         set_mode(&dir.file(sub), 0o755)?;
+    }
+    if record.person.is_some() {
+        fs::create_dir(&dir.file("home"), 0o700)?;
     }
     for (name, bytes) in files {
         fs::write(&dir.file(name), bytes)?;

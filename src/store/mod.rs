@@ -18,6 +18,7 @@ pub mod layer;
 mod name;
 mod old_overlay;
 pub mod partial;
+pub mod person;
 mod piecewise;
 pub mod pin;
 mod restart;

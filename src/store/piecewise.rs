@@ -2,7 +2,8 @@
 //!
 //! In a user name space the mounts that came with it are locked in place, and overlay takes no directory that has such
 //! beneath it (clone_private_mount, fs/namespace.c): what is under a mount might be meant to be hidden. So each directory
-//! without any becomes an overlay of its own, and those on the way to a mount are made anew. Changes are in memory.
+//! without any becomes an overlay of its own, and those on the way to a mount are made anew. Changes are kept on the disk
+//! for a container that is kept, but for those in the directories made anew.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -18,6 +19,7 @@ use rustix::mount::{
 use super::Store;
 use super::rootfs::overlay;
 use crate::fs;
+use crate::oci::Digest;
 use crate::sys::mount::{MountAttr, mount_setattr};
 use crate::sys::process;
 
@@ -26,8 +28,9 @@ const OWN: &[&str] = &["/proc", "/sys", "/dev"];
 /// Enough for the mounts of any machine; an end where overlay is refused for another reason.
 const MAX_PIECES: u32 = 2000;
 
-/// Makes the root above `lower`; `at` is an empty directory to build it on, in a mount name space of our own.
-pub(super) fn mount(store: &Store, lower: &Path, at: &Path) -> Result<OwnedFd> {
+/// Makes the root above `lower`; `at` is an empty directory to build it on, in a mount name space of our own. Changes go
+/// to the directory `kept`, made where it is missing; without one, to memory.
+pub(super) fn mount(store: &Store, lower: &Path, at: &Path, kept: Option<&Path>) -> Result<OwnedFd> {
     process::unshare(libc::CLONE_NEWNS).context("cannot make a mount name space")?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .context("cannot cut mount propagation from the host")?;
@@ -35,9 +38,10 @@ pub(super) fn mount(store: &Store, lower: &Path, at: &Path) -> Result<OwnedFd> {
     rustix::mount::fsconfig_create(&context)?;
     let tmpfs = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
     attach(&tmpfs, at)?;
-    let (root, changes) = (at.join("root"), at.join("changes"));
+    let root = at.join("root");
     fs::create_dir(&root, 0o755)?;
-    fs::create_dir(&changes, 0o700)?;
+    let changes = kept.map_or_else(|| at.join("changes"), Path::to_owned);
+    fs::create_dir_all(&changes, 0o700)?;
     let built = Pieces { store, changes, count: 0 }.directory(lower, &root);
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
@@ -80,9 +84,10 @@ impl Pieces<'_> {
         if self.count > MAX_PIECES {
             bail!("cannot mount overlay on {} or on any part of it", from.display());
         }
-        let changes = self.changes.join(self.count.to_string());
-        for dir in [&changes, &changes.join("upper"), &changes.join("work")] {
-            fs::create_dir(dir, 0o755)?;
+        // The same name in each run, whatever else is mounted by then, and one that is short for any path.
+        let changes = self.changes.join(Digest::of(from.as_os_str().as_encoded_bytes()).short());
+        for dir in ["upper", "work"] {
+            fs::create_dir_all(&changes.join(dir), 0o755)?;
         }
         match overlay(self.store, &[from.to_owned()], (&changes.join("upper"), &changes.join("work")), false)
         {

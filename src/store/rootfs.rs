@@ -34,26 +34,37 @@ pub fn prepare(store: &Store, dir: &ContainerDir, record: &Record) -> Result<(Ro
     if fs::metadata(&copied)?.is_some() {
         return Ok((Root::Dir(copied), "copy"));
     }
-    let (lower, throw_away) = match &record.source {
+    let (lower, may_lose) = match &record.source {
         Source::Dir { path, throw_away: false } => return Ok((Root::Dir(path.clone()), "dir")),
         Source::Dir { path, throw_away: true } => (vec![path.clone()], true),
         Source::Image { diff_ids, .. } => (layer::lower_dirs(store, diff_ids)?, record.auto_remove),
     };
     forget_volatile(dir)?;
     take_root_attributes(&lower, dir)?;
-    let refused = match overlay(store, &lower, (&dir.file("upper"), &dir.file("work")), throw_away) {
+    // What is kept for the next start is worth being written through.
+    let volatile = record.auto_remove;
+    let refused = match overlay(store, &lower, (&dir.file("upper"), &dir.file("work")), volatile) {
         Ok(tree) => return Ok((Root::Mount(tree), "overlay")),
         Err(error) if is_refusal(&error) => error,
         Err(error) => return Err(error),
     };
-    if throw_away && let Ok(tree) = in_memory(store, &lower) {
+    let pieces = |kept: Option<&Path>| match &record.source {
+        Source::Dir { path, .. } if store.ids != Ids::Root => {
+            piecewise::mount(store, path, &dir.file("merged"), kept).ok()
+        }
+        _ => None,
+    };
+    if !record.auto_remove
+        && let Some(tree) = pieces(Some(&dir.file("pieces")))
+    {
+        return Ok((Root::Mount(tree), "overlay"));
+    }
+    if may_lose && let Ok(tree) = in_memory(store, &lower) {
         return Ok((Root::Mount(tree), "overlay-memory"));
     }
     // A directory of the host's may be all of the host: that is not copied.
-    if let Source::Dir { path, .. } = &record.source {
-        if store.ids != Ids::Root
-            && let Ok(tree) = piecewise::mount(store, path, &dir.file("merged"))
-        {
+    if let Source::Dir { .. } = &record.source {
+        if let Some(tree) = pieces(None) {
             return Ok((Root::Mount(tree), "overlay-memory"));
         }
         return Err(refused).hint("run it on the directory itself, without :O, or import a tar of it");

@@ -30,6 +30,7 @@ mod again;
 mod emulation;
 mod guests;
 pub mod log;
+mod person;
 mod relay;
 mod requests;
 pub mod serve;
@@ -46,6 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use emulation::hand_over as hand_over_listener;
 pub use guests::{ERR, OUT, TYPED, ask, connect, send_frame};
+pub use person::{become_person, runtime_dir};
 pub use start::apply_user;
 
 use crate::error::ResultExt;

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use super::Begin;
 use super::emulation::Emulation;
 use super::log::{Stream, Writer};
+use super::person;
 use super::relay::{Input, Relay, set_nonblocking};
 use crate::fs;
 use crate::host::{self, Ids};
@@ -76,7 +77,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     let mut spec: Spec = serde_json::from_str(&text)
         .with_context(|| format!("cannot read {}", dir.file("config.json").display()))?;
     let root = rootfs::prepare(store, dir, record)?;
-    resolve_user(&mut spec, record, &root.0)?;
+    resolve_user(&mut spec, record, &root.0, warn)?;
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
     let started = run(starting, &spec, root, cgroup.as_ref());
@@ -112,6 +113,7 @@ fn run(
     let Starting { store, dir, record, begin, data, restarts } = starting;
     let (stdio, mut streams) = make_stdio(dir, record, begin, spec)?;
     let emulate = store.ids == Ids::Single;
+    let inner = record.person.as_ref().filter(|p| p.is_inner).map(|p| (p.uid, p.gid));
     let v2 = cgroup.map(Cgroup::v2_dir).transpose()?.flatten();
     let cgroup_doors = match (cgroup, &v2) {
         (Some(cgroup), None) => cgroup.doors()?,
@@ -121,8 +123,9 @@ fn run(
         cgroup_doors,
         reaper: if record.init { Some(sealed::own()?) } else { None },
         cgroup_dirs: cgroup.map(Cgroup::mounts).unwrap_or_default(),
-        emulate,
+        emulate: emulate && inner.is_none(),
         isolation: begin.isolation,
+        inner,
     };
     let chroot = chroot_of(&root, begin);
     let rootfs = match root {
@@ -194,21 +197,26 @@ fn write_state(
 }
 
 /// Looks the user up in the container's own files, beneath its root.
-fn resolve_user(spec: &mut Spec, record: &Record, root: &rootfs::Root) -> Result<()> {
+fn resolve_user(
+    spec: &mut Spec,
+    record: &Record,
+    root: &rootfs::Root,
+    warn: &mut dyn FnMut(String),
+) -> Result<()> {
     let root = match root {
         rootfs::Root::Mount(tree) => Root::from(tree.try_clone().context("cannot use the root")?),
         rootfs::Root::Dir(path) => Root::open_host(path)?,
     };
+    let process = spec.process_mut().as_mut().context("config.json has no process")?;
+    if let Some(known) = &record.person {
+        person::introduce(known, &root, warn);
+        person::become_person(process, known, &root);
+        return Ok(());
+    }
     let options = &record.options;
     let extra: Vec<String> =
         options.get("group_add").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
-    apply_user(
-        spec.process_mut().as_mut().context("config.json has no process")?,
-        &record.user,
-        &extra,
-        record.has_home,
-        &root,
-    )
+    apply_user(process, &record.user, &extra, record.has_home, &root)
 }
 
 /// Sets ids, groups and HOME of a process for the user `text`.
@@ -229,20 +237,24 @@ pub fn apply_user(
     if !has_home && let Some(env) = process.env_mut() {
         env.push(format!("HOME={}", resolved.home));
     }
-    if resolved.uid != 0
-        && let Some(mut caps) = process.capabilities().clone()
-    {
-        // A user other than root has none of its own; what it may gain by exec is the bounding set.
+    if resolved.uid != 0 {
+        drop_capabilities(process);
+    }
+    Ok(())
+}
+
+/// A user other than root has none of its own; what it may gain by exec is the bounding set.
+pub(super) fn drop_capabilities(process: &mut crate::oci::runtime::Process) {
+    if let Some(mut caps) = process.capabilities().clone() {
         let none = || Some(std::collections::HashSet::new());
         caps.set_effective(none());
         caps.set_permitted(none());
         process.set_capabilities(Some(caps));
     }
-    Ok(())
 }
 
 /// A small file of the container; empty where there is none, or where it is not a file.
-fn read_inside(root: &Root, path: &str) -> String {
+pub(super) fn read_inside(root: &Root, path: &str) -> String {
     use std::io::Read;
     let mut bytes = Vec::new();
     if let Ok(file) = root.open_file(Path::new(path)) {

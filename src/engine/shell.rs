@@ -1,0 +1,421 @@
+//! shell: a box for a person of this machine, here and now: with their name and ids, in the directory they are in.
+//!
+//! A box is a container with the label [`LABEL`]. What it takes over from the caller is taken over anew at each start: the
+//! working directory, the ssh agent, terminal and locale.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+use super::Engine;
+use super::create::CreateOptions;
+use crate::error::ResultExt;
+use crate::fs;
+use crate::host::Host;
+use crate::oci::runtime::{MountBuilder, Spec};
+use crate::spec::options::{Mount, Network, Options};
+use crate::store::container::{self, ContainerDir, Record};
+use crate::store::person::Person;
+use crate::supervisor::runtime_dir;
+
+/// Marks a box; its value is the image as typed, or [`MACHINE`].
+pub const LABEL: &str = "dhow.shell";
+/// What a box is made from that has no image: this machine.
+pub const MACHINE: &str = "/";
+/// The name of the box that is made from it.
+const MACHINE_BOX: &str = "shell";
+/// Where the caller's ssh agent is inside: in a copy of the machine not everybody may make something in /run.
+fn agent(person: &Person, is_machine: bool) -> PathBuf {
+    if is_machine { person.home.join(".dhow-ssh-agent") } else { "/run/dhow/ssh-agent".into() }
+}
+
+/// What was typed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// An image or a box.
+    pub target: Option<&'a str>,
+    /// The image where nothing was typed.
+    pub default_image: Option<&'a str>,
+    /// A name for the box.
+    pub name: Option<&'a str>,
+    /// The box is to go when it ends.
+    pub auto_remove: bool,
+}
+
+/// What is to be entered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// A box that exists, by name.
+    Box(String),
+    /// A new one.
+    New {
+        /// From this image, or [`MACHINE`].
+        from: String,
+        /// Under this name; one is made up otherwise.
+        name: Option<String>,
+    },
+}
+
+/// Finds out what the words mean: a box of that name, else an image.
+pub fn choose(engine: &Engine, asked: Asked<'_>) -> Result<Choice> {
+    let Asked { target, default_image, name, auto_remove } = asked;
+    let from = target.or(default_image).unwrap_or(MACHINE).to_owned();
+    if auto_remove {
+        return Ok(Choice::New { from, name: name.map(str::to_owned) });
+    }
+    if let (Some(target), None) = (target, name)
+        && let Some(found) = find(engine, target)?
+        && found.image.is_some()
+    {
+        return Ok(Choice::Box(found.name));
+    }
+    let wanted = name.map_or_else(|| box_name(&from), str::to_owned);
+    let Some(found) = find(engine, &wanted)? else {
+        return Ok(Choice::New { from, name: Some(wanted) });
+    };
+    match found.image {
+        None => Err(anyhow!("cannot use {wanted} as a box: it is a container that dhow shell did not make"))
+            .hint(format!("name the box with --name, or use dhow exec -it {wanted} sh")),
+        Some(image) if target.is_some() && image != from => {
+            Err(anyhow!("cannot use the box {wanted} for {from}: it is made from {image}"))
+                .hint("name another with --name, or remove it with dhow rm")
+        }
+        Some(_) => Ok(Choice::Box(found.name)),
+    }
+}
+
+struct Found {
+    name: String,
+    /// What it is made from, if it is a box.
+    image: Option<String>,
+}
+
+fn find(engine: &Engine, wanted: &str) -> Result<Option<Found>> {
+    match engine.find(wanted).and_then(|dir| dir.record()) {
+        Ok(record) => Ok(Some(Found { image: record.labels.get(LABEL).cloned(), name: record.name })),
+        Err(error) if super::is_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of a box where none was typed: the last part of the image's, and its tag.
+pub fn box_name(image: &str) -> String {
+    if image == MACHINE {
+        return MACHINE_BOX.into();
+    }
+    let short = image.split('@').next().unwrap_or_default();
+    let short = short.rsplit('/').next().unwrap_or_default();
+    let short = short.strip_suffix(":latest").unwrap_or(short);
+    let name: String =
+        short.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' }).collect();
+    if container::is_name(&name) { name } else { "box".into() }
+}
+
+/// The caller's surroundings, as a box is to have them.
+#[derive(Debug)]
+pub struct Here {
+    /// The caller.
+    pub person: Person,
+    /// Their environment, as far as it means something inside.
+    pub env: Vec<String>,
+    /// Where they are.
+    pub workdir: PathBuf,
+    /// What comes along: the working directory, the ssh agent.
+    mounts: Vec<Mount>,
+    /// Why the working directory does not come along.
+    pub warning: Option<String>,
+}
+
+/// Looks around. `from` is what the box is made from; `as_root`: as root of the box, where the caller is not.
+pub fn here(host: &Host, from: &str, as_root: bool, command: &[String]) -> Result<Here> {
+    let person = person(host, as_root || !host.is_rootless(), command.is_empty())?;
+    let cwd = working_directory(host);
+    let mut here =
+        Here { env: Vec::new(), workdir: person.home.clone(), mounts: Vec::new(), warning: None, person };
+    match cwd {
+        Some(cwd) if !is_system(&cwd) => {
+            here.mounts.push(bind(&cwd, &cwd));
+            here.workdir = cwd;
+        }
+        // Its copy of the machine has that directory too.
+        Some(cwd) if from == MACHINE => here.workdir = cwd,
+        Some(cwd) => {
+            here.warning = Some(format!("{} is part of the system and stays outside", cwd.display()));
+        }
+        None => here.warning = Some("the current directory is gone and stays outside".into()),
+    }
+    let socket = host.env("SSH_AUTH_SOCK").map(PathBuf::from).filter(|path| path.is_absolute());
+    let socket =
+        socket.filter(|path| fs::metadata(path).ok().flatten().is_some_and(|m| m.file_type().is_socket()));
+    here.env = environment(host, &here.person, from == MACHINE);
+    if let Some(socket) = socket {
+        let inside = agent(&here.person, from == MACHINE);
+        here.env.push(format!("SSH_AUTH_SOCK={}", inside.display()));
+        here.mounts.push(bind(&socket, &inside));
+    }
+    here.person.follows = here.mounts.iter().map(|m| target(m).to_owned()).collect();
+    Ok(here)
+}
+
+fn bind(source: &Path, target: &Path) -> Mount {
+    Mount::Bind {
+        source: source.to_owned(),
+        target: target.to_owned(),
+        read_only: false,
+        propagation: None,
+        non_recursive: false,
+        create_source: false,
+    }
+}
+
+fn target(mount: &Mount) -> &Path {
+    match mount {
+        Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } => target,
+    }
+}
+
+fn person(host: &Host, as_root: bool, runs_shell: bool) -> Result<Person> {
+    let read = |path: &str| fs::read_to_string_if_exists(Path::new(path)).map(Option::unwrap_or_default);
+    let passwd = read("/etc/passwd")?;
+    let entry = passwd.lines().map(|l| l.split(':').collect::<Vec<_>>());
+    let entry = entry.into_iter().find(|f| f.len() >= 7 && f[2].parse() == Ok(host.uid));
+    let shell = host.env("SHELL").and_then(|s| s.to_str()).map(str::to_owned);
+    let shell = shell.or_else(|| entry.as_ref().map(|f| f[6].to_owned())).filter(|s| is_field(s));
+    let shell = shell.unwrap_or_default();
+    if as_root {
+        return Ok(Person {
+            name: "root".into(),
+            group: "root".into(),
+            home: "/root".into(),
+            shell,
+            runs_shell,
+            ..Person::default()
+        });
+    }
+    let name = host.user.clone().unwrap_or_else(|| format!("u{}", host.uid));
+    let groups = read("/etc/group")?;
+    let group = groups.lines().map(|l| l.split(':').collect::<Vec<_>>());
+    let group = group.into_iter().find(|f| f.len() >= 3 && f[2].parse() == Ok(host.gid));
+    let home = host.home.clone().filter(|h| h != Path::new("/") && h.to_str().is_some_and(is_field));
+    Ok(Person {
+        uid: host.uid,
+        gid: host.gid,
+        group: group.map_or_else(|| name.clone(), |f| f[0].to_owned()),
+        home: home.unwrap_or_else(|| Path::new("/home").join(&name)),
+        name,
+        shell,
+        is_inner: true,
+        runs_shell,
+        follows: Vec::new(),
+    })
+}
+
+/// Whether a text can stand in a line of /etc/passwd.
+fn is_field(text: &str) -> bool {
+    text.starts_with('/') && !text.contains(|c: char| c == ':' || c.is_control())
+}
+
+/// The current directory by the name the caller knows it by, if that is where they are.
+fn working_directory(host: &Host) -> Option<PathBuf> {
+    let inode = |path: &Path| fs::metadata(path).ok().flatten().map(|m| (m.dev(), m.ino()));
+    let physical = std::env::current_dir().ok().filter(|dir| inode(dir).is_some())?;
+    let logical = host.env("PWD").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let is_normal = |dir: &PathBuf| dir.components().all(|c| !matches!(c, std::path::Component::ParentDir));
+    let logical = logical.filter(|dir| is_normal(dir) && inode(dir) == inode(&physical));
+    Some(logical.unwrap_or(physical))
+}
+
+/// Whether a directory is, or holds, what a box needs its own of.
+fn is_system(dir: &Path) -> bool {
+    let own = [
+        "/bin",
+        "/sbin",
+        "/lib",
+        "/lib64",
+        "/usr/bin",
+        "/usr/sbin",
+        "/usr/lib",
+        "/usr/lib64",
+        "/etc",
+        "/run",
+        "/var/lib",
+    ];
+    let kernel = ["/dev", "/proc", "/sys"];
+    own.iter().chain(&kernel).any(|path| Path::new(path).starts_with(dir))
+        || kernel.iter().any(|path| dir.starts_with(path))
+}
+
+/// What of the caller's environment means something inside.
+const KEPT: &[&str] = &[
+    "TERM",
+    "COLORTERM",
+    "NO_COLOR",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "LESS",
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+];
+
+fn environment(host: &Host, person: &Person, is_machine: bool) -> Vec<String> {
+    let mut env = vec![
+        "container=dhow".to_owned(),
+        format!("HOME={}", person.home.display()),
+        format!("USER={}", person.name),
+        format!("LOGNAME={}", person.name),
+        format!("XDG_RUNTIME_DIR={}", runtime_dir(person.uid).display()),
+    ];
+    let keep = |name: &str| KEPT.contains(&name) || name.starts_with("LC_") || (is_machine && name == "PATH");
+    let text = host.env.iter().filter_map(|(key, value)| Some((key.to_str()?, value.to_str()?)));
+    env.extend(text.filter(|(key, _)| keep(key)).map(|(key, value)| format!("{key}={value}")));
+    env
+}
+
+/// Makes a box out of what was typed. Flags win over what is here.
+pub fn furnish(wanted: &mut CreateOptions, here: &Here, from: &str) {
+    let options = &mut wanted.options;
+    options.labels.insert(LABEL.into(), from.to_owned());
+    options.init = true;
+    options.interactive = true;
+    // The image's entrypoint is for its service; a shell is put in the place of an empty command when it starts.
+    options.entrypoint = Some(Vec::new());
+    if options.command.is_empty() {
+        options.command = vec!["/bin/sh".into()];
+    }
+    options.env.splice(0..0, here.env.iter().cloned());
+    options.workdir.get_or_insert_with(|| here.workdir.to_string_lossy().into_owned());
+    let follow = following(here, options);
+    let follows = follow.iter().map(|m| target(m).to_owned()).collect();
+    options.mounts.extend(follow);
+    // A shell ignores SIGTERM; what it obeys is that its terminal is gone.
+    options.stop_signal.get_or_insert_with(|| "SIGHUP".into());
+    if options.hostname.is_none() {
+        let name = wanted.name.clone().unwrap_or_else(|| box_name(from));
+        let name: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+        if options.network == Network::Host {
+            options.add_hosts.push((name.clone(), "127.0.1.1".into()));
+        }
+        options.hostname = Some(name);
+    }
+    wanted.person = Some(Person { follows, ..here.person.clone() });
+}
+
+/// What a start of a box that exists is given besides: what was typed now.
+#[derive(Debug, Default)]
+pub struct Now {
+    /// Program and arguments; none for the shell.
+    pub command: Vec<String>,
+    /// `KEY=VALUE` of this time.
+    pub env: Vec<String>,
+    /// The working directory of this time.
+    pub workdir: Option<String>,
+    /// A pty.
+    pub terminal: bool,
+}
+
+/// Brings a box that does not run up to date: who calls, from where, with what.
+pub fn refresh(
+    dir: &ContainerDir,
+    record: &mut Record,
+    spec: &mut Spec,
+    here: &Here,
+    now: &Now,
+) -> Result<()> {
+    let mut options: Options =
+        serde_json::from_value(record.options.clone()).context("cannot read the record")?;
+    let left = record.person.take().map(|person| person.follows).unwrap_or_default();
+    options.mounts.retain(|m| !left.iter().any(|t| t == target(m)));
+    let follow = following(here, &options);
+    let home = dir.file("home");
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    mounts.retain(|m| !left.contains(m.destination()) && m.source().as_ref() != Some(&home));
+    for mount in &follow {
+        let Mount::Bind { source, target, .. } = mount else { continue };
+        mounts.push(bound(source, target)?);
+    }
+    if mounts.iter().all(|m| *m.destination() != here.person.home) {
+        mounts.push(bound(&home, &here.person.home)?);
+    }
+    // Shorter paths first, so that a mount below another is not hidden by it.
+    mounts.sort_by_key(|m| m.destination().components().count());
+    spec.set_mounts(Some(mounts));
+    let follows = follow.iter().map(|m| target(m).to_owned()).collect();
+    record.person = Some(Person { follows, ..here.person.clone() });
+    options.mounts.extend(follow);
+    options.terminal = now.terminal;
+    record.options = serde_json::to_value(&options).context("cannot encode the options")?;
+    record.terminal = now.terminal;
+    let process = spec.process_mut().as_mut().context("config.json has no process")?;
+    let mut env = process.env().clone().unwrap_or_default();
+    env.retain(|e| !e.starts_with("SSH_AUTH_SOCK="));
+    for new in here.env.iter().chain(&now.env) {
+        let key = format!("{}=", new.split('=').next().unwrap_or_default());
+        env.retain(|e| !e.starts_with(&key));
+        env.push(new.clone());
+    }
+    process.set_env(Some(env));
+    process.set_terminal(Some(now.terminal));
+    process.set_cwd(now.workdir.as_ref().map_or_else(|| here.workdir.clone(), PathBuf::from));
+    if !now.command.is_empty() {
+        process.set_args(Some(now.command.clone()));
+    }
+    Ok(())
+}
+
+/// The mounts that come along, but for those in whose place something else was asked for.
+fn following(here: &Here, options: &Options) -> Vec<Mount> {
+    let is_taken = |mount: &Mount| options.mounts.iter().any(|m| target(m) == target(mount));
+    here.mounts.iter().filter(|m| !is_taken(m)).cloned().collect()
+}
+
+fn bound(source: &Path, target: &Path) -> Result<crate::oci::runtime::Mount> {
+    let words = ["rbind", "rw", "rprivate"].map(str::to_owned).to_vec();
+    let built = MountBuilder::default().destination(target).source(source).typ("bind").options(words);
+    built.build().context("cannot build a mount")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_are_named_after_their_image() {
+        for (image, name) in [
+            ("/", "shell"),
+            ("alpine", "alpine"),
+            ("alpine:latest", "alpine"),
+            ("registry:5000/a/debian:12", "debian-12"),
+            ("debian@sha256:00", "debian"),
+            ("-x", "box"),
+            ("", "box"),
+        ] {
+            assert_eq!(box_name(image), name, "{image}");
+        }
+    }
+
+    #[test]
+    fn what_a_box_needs_its_own_of_stays_outside() {
+        for dir in ["/", "/usr", "/usr/bin", "/etc", "/dev/shm/x", "/proc/1", "/var", "/lib", "/run"] {
+            assert!(is_system(Path::new(dir)), "{dir}");
+        }
+        for dir in
+            ["/home/al", "/root", "/tmp", "/usr/src/x", "/srv", "/etc/x", "/var/www", "/usr/local", "/devel"]
+        {
+            assert!(!is_system(Path::new(dir)), "{dir}");
+        }
+    }
+}

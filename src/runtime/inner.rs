@@ -1,0 +1,93 @@
+//! The inner user name space: in it a caller who is root of the one around is nobody but themselves, with their own ids.
+//!
+//! It is entered last, when all mounts are made. To the kernel nothing about any file changes by it: what belongs to the
+//! outer 0, which is the caller, is shown as the caller's, inside as well as in every directory that is bound. So the
+//! image's own files are the caller's too; for what only root can do there is the outer name space (`shell --root`).
+//!
+//! The other ids stay what they are, and 0 takes the place that the caller's id has outside.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::sync::{Message, Socket};
+use crate::fs;
+use crate::host;
+use crate::sys::process;
+
+/// The ids that the caller has inside: user, group.
+pub type InnerIds = (u32, u32);
+
+/// In the process that is to live there: makes the name space, and waits until its ids are mapped.
+pub(super) fn make(socket: &Socket) -> Result<()> {
+    process::unshare(libc::CLONE_NEWUSER).context("cannot make an inner user name space")?;
+    socket.send(&Message::Unshared, None)?;
+    socket.expect(&Message::Mapped)
+}
+
+/// In an exec: enters that of the container's init.
+pub(super) fn join(init: BorrowedFd<'_>) -> Result<()> {
+    process::join_namespaces(init, libc::CLONE_NEWUSER).context("cannot join the inner user name space")
+}
+
+/// On the other side of the ladder, root of the name space around: maps the ids of the process behind `pidfd`.
+pub(super) fn map(pidfd: impl AsFd, (uid, gid): InnerIds) -> Result<()> {
+    let about = "cannot map ids in the inner user name space";
+    let pid = host::visible_pid_of(pidfd.as_fd())?.context("it ended").context(about)?;
+    for (file, own) in [("uid_map", uid), ("gid_map", gid)] {
+        let outer = fs::read_to_string(&PathBuf::from("/proc/self").join(file))?;
+        let text = inner_map(&extents(&outer), own);
+        fs::write(&PathBuf::from(format!("/proc/{pid}/{file}")), text.as_bytes()).context(about)?;
+    }
+    Ok(())
+}
+
+/// First id inside and count, of each line of a map (user_namespaces(7)).
+fn extents(map: &str) -> Vec<(u64, u64)> {
+    let numbers = |line: &str| -> Option<(u64, u64)> {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.parse().ok()?, words.nth(1)?.parse().ok()?))
+    };
+    map.lines().filter_map(numbers).collect()
+}
+
+/// 0 and `own` change places, everything else that is mapped outside is mapped onto itself. A line may not reach over
+/// the end of a line of the outer map.
+fn inner_map(outer: &[(u64, u64)], own: u32) -> String {
+    let own = u64::from(own);
+    let is_mapped = |id: u64| outer.iter().any(|(start, count)| (*start..start + count).contains(&id));
+    let mut lines = vec![format!("{own} 0 1")];
+    if own != 0 && is_mapped(own) {
+        lines.push(format!("0 {own} 1"));
+    }
+    for (start, count) in outer {
+        let (start, end) = (*start, start + count);
+        let mut from = start.max(1);
+        for to in [own.clamp(from, end), end] {
+            if to > from {
+                lines.push(format!("{from} {from} {}", to - from));
+            }
+            from = from.max(to + u64::from(to == own));
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_and_the_caller_change_places() {
+        let check = |outer: &str, own: u32, want: &[&str]| {
+            assert_eq!(inner_map(&extents(outer), own), want.join("\n") + "\n", "{outer} {own}");
+        };
+        check("         0       1000          1\n", 1000, &["1000 0 1"]);
+        check("0 1000 1\n1 100000 65536\n", 1000, &["1000 0 1", "0 1000 1", "1 1 999", "1001 1001 64536"]);
+        check("0 7 1\n1 100 5\n6 300 5\n", 8, &["8 0 1", "0 8 1", "1 1 5", "6 6 2", "9 9 2"]);
+        check("0 7 1\n1 100 5\n", 1, &["1 0 1", "0 1 1", "2 2 4"]);
+        check("0 7 1\n1 100 5\n", 5, &["5 0 1", "0 5 1", "1 1 4"]);
+        check("0 7 1\n1 100 5\n", 6, &["6 0 1", "1 1 5"]);
+    }
+}
