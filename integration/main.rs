@@ -24,6 +24,7 @@
 //! | `cp` `cp_hostile` | files between containers and the host |
 //! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
 //! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
+//! | `log_drivers` | where logs go, and what of them is kept |
 //! | `events` | the journal of what happened |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
@@ -91,6 +92,7 @@ mod kill;
 mod licences;
 mod lifecycle;
 mod limits;
+mod log_drivers;
 mod login;
 mod login_helpers;
 mod logs;

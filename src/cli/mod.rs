@@ -12,6 +12,7 @@ mod image_inspect;
 mod images;
 mod inspect;
 mod life_flags;
+mod log_flags;
 mod login;
 mod logs;
 mod manifest;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{life_flags, parse, registry_flags};
+use super::{life_flags, log_flags, parse, registry_flags};
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
 use crate::fs;
@@ -45,7 +45,6 @@ const ONE: &[(&str, char, &str, &str)] = &[
     ("stop-timeout", '\0', "SECONDS", "Time until it is killed after that"),
     ("pull", '\0', "WHEN", "always, missing, newer or never: when to ask the registry (missing)"),
     ("platform", '\0', "OS/ARCH", "Which image of several platforms (what is here, or this machine's)"),
-    ("log-driver", '\0', "DRIVER", "json-file (kept with the container) or none"),
     ("oom-score-adj", '\0', "N", "Badness for the kernel's choice of whom to kill"),
 ];
 
@@ -104,7 +103,7 @@ pub(super) fn flags(command: Command) -> Command {
         let arg = Arg::new(*long).long(*long).help(*help).action(ArgAction::SetTrue);
         if *short == '\0' { arg } else { arg.short(*short) }
     };
-    life_flags::add(registry_flags::add(command))
+    log_flags::add(life_flags::add(registry_flags::add(command)))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().map(|f| value(f).overrides_with(f.0)))
@@ -148,22 +147,16 @@ pub(super) fn read_for(
     command: Vec<String>,
 ) -> Result<CreateOptions> {
     let options = options(matches, host, command)?;
-    let log = match one(matches, "log-driver") {
-        Some("none") => false,
-        None | Some("json-file" | "k8s-file" | "local") => true,
-        Some(other) => {
-            return Err(anyhow!("cannot use --log-driver {other:?}")).hint("use json-file or none");
-        }
-    };
+    let log_config = log_flags::log_config(matches)?;
     let auto_remove = matches.get_flag("rm");
     let detached = matches.try_get_one::<bool>("detach").ok().flatten().copied().unwrap_or(false);
-    // Nobody can read the log of a container that is gone when its command ends, so it gets the streams themselves.
-    let log = log && !(auto_remove && !detached && one(matches, "log-driver").is_none());
+    let log = log_flags::is_logged(matches, &log_config, auto_remove && !detached);
     Ok(CreateOptions {
         from: from(matches, first),
         name: one(matches, "name").map(str::to_owned),
         auto_remove,
         log,
+        log_config,
         restart: life_flags::restart(matches)?,
         timeout: life_flags::timeout(matches)?,
         person: None,

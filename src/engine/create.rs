@@ -24,8 +24,10 @@ use crate::store::image;
 use crate::store::image::Image;
 use crate::store::journal::{self, Event};
 use crate::store::layer;
+use crate::store::log_config::LogConfig;
 use crate::store::person::Person;
 use crate::store::pin::Pins;
+use crate::supervisor::log::Settings;
 
 /// What a container is to be made from and how.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub struct CreateOptions {
     pub auto_remove: bool,
     /// Whether a log is kept.
     pub log: bool,
+    /// Where it goes and how.
+    pub log_config: LogConfig,
     /// Whether it runs again when it ended.
     pub restart: Restart,
     /// Seconds after which a run of it is killed.
@@ -103,6 +107,9 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
     let (source, config) = source(engine, &wanted.from)?;
     let options = wanted.options;
     check(&options)?;
+    if wanted.log {
+        Settings::of(&wanted.log_config)?.check_machine()?;
+    }
     let dir = ContainerDir::of(store, &id);
     let found = devices::look_up(&options, &store.ids)?;
     // In a user name space no device can be made, only the host's be bound.
@@ -150,6 +157,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         strict_limits: options.strict_limits,
         log: wanted.log,
         config: super::config::of(config.as_ref(), &options, args),
+        log_config: wanted.log_config,
         options: serde_json::to_value(&options).context("cannot encode the options")?,
     };
     Ok(Planned { name: wanted.name, record, spec, hostname, options })

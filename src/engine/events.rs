@@ -46,7 +46,7 @@ pub fn events(
             return Ok(());
         }
         let also = Also { reader: options.reader, until: options.until, ..Also::default() };
-        if watch.wait(&also)?.reader_gone {
+        if watch.wait(&also)? {
             return Ok(());
         }
     }

@@ -104,7 +104,7 @@ fn host_config(options: &Options, record: &Record) -> Value {
         options.ulimits.iter().map(|(n, s, h)| json!({ "Name": n, "Soft": s, "Hard": h })).collect();
     json!({
         "Binds": binds,
-        "LogConfig": { "Type": if record.log { "json-file" } else { "none" }, "Config": {} },
+        "LogConfig": log_config(record),
         "NetworkMode": match options.network { Network::Host => "host", Network::None => "none" },
         "PortBindings": {},
         "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": record.restart.most() },
@@ -133,6 +133,11 @@ fn host_config(options: &Options, record: &Record) -> Value {
         "Ulimits": ulimits,
         "Init": options.init,
     })
+}
+
+fn log_config(record: &Record) -> Value {
+    let driver = if record.log { record.log_config.driver.as_str() } else { "none" };
+    json!({ "Type": driver, "Config": record.log_config.options })
 }
 
 fn mounts(options: &Options) -> Vec<Value> {

@@ -1,8 +1,8 @@
 //! The container verbs: take options, return data. Print nothing, parse nothing.
 
 pub mod attach;
-pub mod copy;
 mod config;
+pub mod copy;
 pub mod create;
 pub mod detach_keys;
 mod devices;
@@ -16,8 +16,8 @@ pub mod name;
 pub mod reap;
 pub mod remove;
 pub mod reset;
-pub mod size;
 pub mod shell;
+pub mod size;
 pub mod start;
 pub mod stop;
 pub mod wait;

@@ -75,7 +75,7 @@ pub fn settle_name(store: &Store, name: &str) -> Result<()> {
 }
 
 /// A pidfd can be read once its process has ended (pidfd_open(2)).
-fn has_ended(pidfd: &std::os::fd::OwnedFd) -> bool {
+pub(super) fn has_ended(pidfd: &std::os::fd::OwnedFd) -> bool {
     let mut fds = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)

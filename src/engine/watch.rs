@@ -25,15 +25,6 @@ pub struct Also<'a> {
     pub until: Option<Timestamp>,
 }
 
-/// Why a wait ended.
-#[derive(Debug, Default)]
-pub struct Woken {
-    /// Which descriptors can be read, in the order given.
-    pub readable: Vec<bool>,
-    /// The reader went away.
-    pub reader_gone: bool,
-}
-
 impl Watch {
     /// Watches nothing yet.
     pub fn new() -> Result<Watch> {
@@ -53,8 +44,9 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits for a change, or for what else is given. A change since the last wait ends this one at once.
-    pub fn wait(&self, also: &Also<'_>) -> Result<Woken> {
+    /// Waits for a change, or for what else is given; whether the reader is gone. A change since the last wait ends this
+    /// one at once.
+    pub fn wait(&self, also: &Also<'_>) -> Result<bool> {
         let left = also.until.map(|until| {
             let left = until.duration_since(Timestamp::now()).max(jiff::SignedDuration::ZERO);
             Timespec { tv_sec: left.as_secs(), tv_nsec: left.subsec_nanos().into() }
@@ -63,18 +55,13 @@ impl Watch {
         fds.extend(also.readable.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
         fds.extend(also.reader.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::empty())));
         match rustix::event::poll(&mut fds, left.as_ref()) {
-            Err(rustix::io::Errno::INTR) => return Ok(Woken::default()),
+            Err(rustix::io::Errno::INTR) => return Ok(false),
             other => other.context("cannot wait for changes")?,
         };
-        let is_woken = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        let n = also.readable.len();
-        let woken = Woken {
-            readable: fds[1..=n].iter().map(is_woken).collect(),
-            reader_gone: fds.get(n + 1).is_some_and(is_woken),
-        };
+        let is_reader_gone = also.reader.is_some() && fds.last().is_some_and(|fd| !fd.revents().is_empty());
         // What happened is looked for in the files themselves.
         let mut buffer = [0; 4096];
         while rustix::io::read(&self.0, &mut buffer).is_ok_and(|n| n > 0) {}
-        Ok(woken)
+        Ok(is_reader_gone)
     }
 }

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::config::Config;
 pub use super::grave::{Grave, sweep};
+use super::log_config::LogConfig;
 use super::name;
 pub use super::name::{is_being_made, is_name, is_taken, sweep_names};
 use super::person::Person;
@@ -85,6 +86,9 @@ pub struct Record {
     /// What the image and the flags came to, for listings and inspect.
     #[serde(default)]
     pub config: Config,
+    /// Where it goes and how.
+    #[serde(default)]
+    pub log_config: LogConfig,
     /// The options as the engine understands them, for inspect.
     pub options: serde_json::Value,
 }

@@ -15,6 +15,7 @@ mod grave;
 pub mod image;
 pub mod journal;
 pub mod layer;
+pub mod log_config;
 mod name;
 mod old_overlay;
 pub mod partial;

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use super::again::Life;
 use super::guests::Guests;
+use super::log::Writer;
 use super::relay::{Audience, Input, Relay};
 use super::start::{self, Running, Starting};
 use super::timers::{Timer, Timers};
@@ -160,6 +161,8 @@ enum Source {
     Guest(usize),
     Input,
     Relay(usize),
+    /// A log that does not take all at once.
+    Log,
     Emulation,
 }
 
@@ -218,6 +221,7 @@ impl Supervised {
                 (Source::Control, _) => self.control_step(),
                 (Source::Door, _) => self.guests.admit(),
                 (Source::Guest(n), _) => self.guest_step(*n),
+                (Source::Log, Some(running)) => running.log.iter_mut().for_each(Writer::step),
                 (Source::Input, Some(running)) => running.input.iter_mut().for_each(Input::step),
                 (Source::Relay(n), Some(running)) => {
                     let guests = &mut self.guests;
@@ -263,6 +267,9 @@ impl Supervised {
                 if let Some((fd, events)) = relay.interest() {
                     add(Source::Relay(n), fd, events);
                 }
+            }
+            if let Some((fd, events)) = running.log.as_ref().and_then(Writer::interest) {
+                add(Source::Log, fd, events);
             }
             for fd in running.emulation.iter().flat_map(|e| e.interest()) {
                 add(Source::Emulation, fd, PollFlags::IN);

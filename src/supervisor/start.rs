@@ -291,7 +291,7 @@ fn shows_writable_cgroup(mount: &Mount) -> bool {
 /// The container's streams and our ends of them. In the foreground the container gets the command's own descriptors where
 /// nothing stands in between: no log to keep, and no terminal that it could play tricks on.
 fn make_stdio(dir: &ContainerDir, record: &Record, begin: &Begin, spec: &Spec) -> Result<(Stdio, Streams)> {
-    let log = if record.log { Some(Writer::open(&dir.file("log"))?) } else { None };
+    let log = if record.log { Some(Writer::open(dir, record)?) } else { None };
     let mut streams = Streams { terminal: None, relays: Vec::new(), log, input: None };
     if record.terminal {
         let (rows, columns) = begin.size;
