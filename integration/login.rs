@@ -280,6 +280,10 @@ fn searching(s: &Sandbox) {
     assert_eq!(found, format!("{}\n{}", registry.name("team/web"), registry.name("team/web-old")));
     assert_eq!(s.dhow(["search", &registry.name("")]).args(format).ok().lines().count(), 3);
     assert_eq!(s.dhow(["search", "--limit", "1", &registry.addr()]).args(format).ok().lines().count(), 1);
+    s.dhow(["search", "--limit", "101", &registry.addr()])
+        .output()
+        .complains("outside the range of [1, 100]")
+        .exits(1);
     let table = s.dhow(["search", &registry.name("db")]).ok();
     let header: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(header, ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]);

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::capability::needs;
 use crate::hostile_registry::{Deed, Gate, Hostile};
-use crate::image_made::{Blob, Image, Random};
+use crate::image_made::{Blob, Image, Layer, Packing, Random};
 use crate::registry_bad_days::{is_whole, pull};
 use crate::sandbox::Sandbox;
 use crate::user::User;
@@ -21,6 +21,9 @@ for_each_user!(
     the_downloader_dies_and_another_goes_on,
 );
 for_root!(disk_full, power_cut_half_way);
+
+/// What is fetched of a layer is kept in two ways: one that comes packed becomes a blob.
+const PACKINGS: [(&str, Packing); 2] = [("packed", Packing::Gzip), ("plain", Packing::Plain)];
 
 /// Each of the three users gets a third of the 200 deaths.
 const DEATHS: u64 = 67;
@@ -108,8 +111,9 @@ fn stored(s: &Sandbox) -> u64 {
 }
 
 /// An image of one layer, and that layer.
-fn one_layer(registry: &Hostile, name: &str, size: usize) -> (String, Blob) {
-    let image = Image::small(7, 1, size);
+fn one_layer(registry: &Hostile, name: &str, packing: Packing, size: usize) -> (String, Blob) {
+    // Another content for each, or the store has it already.
+    let image = Image::new(&[Layer::random(packing, "file", packing as u64, size)]);
     registry.put(name, "v1", &image);
     (registry.name(&format!("{name}:v1")), image.layers[0].clone())
 }
@@ -128,25 +132,30 @@ fn resumes(s: &Sandbox, registry: &Hostile, reference: &str, layer: &Blob) {
 
 fn resumed_by_another_process(s: &Sandbox) {
     let registry = Hostile::start();
-    let (reference, layer) = one_layer(&registry, "r", 2_000_000);
-    let (running, gate) = half_way(s, &registry, &reference, &layer);
-    running.signal(Signal::KILL);
-    drop(running);
-    gate.open();
-    is_whole(s);
-    resumes(s, &registry, &reference, &layer);
+    for (name, packing) in PACKINGS {
+        let (reference, layer) = one_layer(&registry, name, packing, 4_000_000);
+        let (running, gate) = half_way(s, &registry, &reference, &layer);
+        running.signal(Signal::KILL);
+        drop(running);
+        gate.open();
+        is_whole(s);
+        resumes(s, &registry, &reference, &layer);
+    }
+    s.assert_nothing_left();
 }
 
 fn interrupted_by_the_keyboard(s: &Sandbox) {
     let registry = Hostile::start();
-    let (reference, layer) = one_layer(&registry, "i", 2_000_000);
-    // It ends though the registry sends nothing more.
-    let (mut running, gate) = half_way(s, &registry, &reference, &layer);
-    running.signal(Signal::INT);
-    assert_eq!(running.code(), 130);
-    gate.open();
-    is_whole(s);
-    resumes(s, &registry, &reference, &layer);
+    for (name, packing) in PACKINGS {
+        let (reference, layer) = one_layer(&registry, name, packing, 4_000_000);
+        // It ends though the registry sends nothing more.
+        let (mut running, gate) = half_way(s, &registry, &reference, &layer);
+        running.signal(Signal::INT);
+        assert_eq!(running.code(), 130);
+        gate.open();
+        is_whole(s);
+        resumes(s, &registry, &reference, &layer);
+    }
 }
 
 fn ten_pulls_of_one_image(s: &Sandbox) {
@@ -172,8 +181,14 @@ fn ten_pulls_of_one_image(s: &Sandbox) {
 }
 
 fn two_processes_one_download(s: &Sandbox) {
+    for (name, packing) in PACKINGS {
+        one_download(s, name, packing);
+    }
+}
+
+fn one_download(s: &Sandbox, name: &str, packing: Packing) {
     let registry = Hostile::start();
-    let (reference, layer) = one_layer(&registry, "two", 1_000_000);
+    let (reference, layer) = one_layer(&registry, name, packing, 4_000_000);
     let (mut first, gate) = half_way(s, &registry, &reference, &layer);
     let asked = || registry.count(|r| r.path.contains("/manifests/"));
     let before = asked();
@@ -182,12 +197,19 @@ fn two_processes_one_download(s: &Sandbox) {
     gate.open();
     assert_eq!((first.code(), second.code()), (0, 0));
     assert_eq!(registry.sent(&layer), layer.len(), "{:?}", registry.seen());
+    assert_eq!(registry.count(|r| r.is_of(&layer)), 1, "one asks, the other waits: {:?}", registry.seen());
     is_whole(s);
 }
 
 fn the_downloader_dies_and_another_goes_on(s: &Sandbox) {
+    for (name, packing) in PACKINGS {
+        one_goes_on(s, name, packing);
+    }
+}
+
+fn one_goes_on(s: &Sandbox, name: &str, packing: Packing) {
     let registry = Hostile::start();
-    let (reference, layer) = one_layer(&registry, "heir", 2_000_000);
+    let (reference, layer) = one_layer(&registry, name, packing, 4_000_000);
     let (first, gate) = half_way(s, &registry, &reference, &layer);
     let asked = || registry.count(|r| r.path.contains("/manifests/"));
     let before = asked();
@@ -197,6 +219,12 @@ fn the_downloader_dies_and_another_goes_on(s: &Sandbox) {
     drop(first);
     assert_eq!(second.code(), 0, "it waited for the dead one, and then went on itself");
     gate.open();
+    // Each asked once, the second for what the first had not got.
+    let asked = || registry.seen().into_iter().filter(|seen| seen.request.is_of(&layer));
+    let ranges: Vec<Option<u64>> = asked()
+        .map(|seen| seen.request.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
+        .collect();
+    assert!(matches!(ranges[..], [None, Some(from)] if from >= layer.len() / 4), "{ranges:?}");
     is_whole(s);
 }
 

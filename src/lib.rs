@@ -24,6 +24,7 @@
 //! | --- | --- | --- |
 //! | `blobs/sha256/HEX` | `store::blob` | manifests, configs, compressed layers: immutable, verified when written |
 //! | `partial/HEX` | `store::partial` | a blob that is being fetched, locked by its fetcher; kept to be resumed |
+//! | `partial/HEX.tree/` `HEX.old/` | `store::layer::remnant` | a layer that comes uncompressed, unpacked as far as it came; what an interrupted pull left of it |
 //! | `layers/HEX/` | `store::layer` | one unpacked layer, named by its diff id |
 //! | `layers/CHAIN.dirs/` | `store::layer` | directories that a layer only implies, with what the layers beneath say of them |
 //! | `images/` | `store::image` | one small file a name: reference -> manifest digest, and what a listing shows of it |

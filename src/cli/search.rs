@@ -16,6 +16,9 @@ use crate::registry::{Action, Client};
 /// As docker.
 const LIMIT: usize = 25;
 
+/// As docker, and Docker Hub.
+const MOST: usize = 100;
+
 /// As docker.
 const DESCRIPTION: usize = 45;
 
@@ -23,7 +26,7 @@ pub(super) fn search_args(command: Command) -> Command {
     registry_flags::add(command)
         .arg(list("filter", Some('f'), "KEY=VALUE", "Only these: is-official, is-automated, stars"))
         .arg(value("format", None, "TEMPLATE", "json, table TEMPLATE or a Go template"))
-        .arg(value("limit", None, "N", "At most so many (25)"))
+        .arg(value("limit", None, "N", "At most so many, 1 to 100 (25)"))
         .arg(switch("no-trunc", None, "Do not shorten descriptions"))
         .arg(switch("list-tags", None, "List the tags of the repository TERM"))
         .arg(
@@ -35,7 +38,7 @@ pub(super) fn search_args(command: Command) -> Command {
 }
 
 pub(super) fn search(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let limit = limit(one(matches, "limit"))?;
+    let limit = limit(one(matches, "limit"), matches.get_flag("list-tags"))?;
     let filters = Filters::parse(&many(matches, "filter"), &["is-official", "is-automated", "stars"])?;
     let wanted = catalog::Filters {
         is_official: filters.flag("is-official")?,
@@ -58,11 +61,13 @@ pub(super) fn search(matches: &ArgMatches, session: &mut Session) -> Result<u8> 
     Ok(0)
 }
 
-fn limit(text: Option<&str>) -> Result<usize> {
+/// As docker, for which 0 says nothing; tags are podman's, which takes any number of them.
+fn limit(text: Option<&str>, of_tags: bool) -> Result<usize> {
     match text.map(str::parse) {
-        None => Ok(LIMIT),
-        Some(Ok(n @ 1..)) => Ok(n),
-        Some(_) => Err(anyhow!("cannot read --limit: it is a number from 1")),
+        None | Some(Ok(0)) => Ok(LIMIT),
+        Some(Ok(n)) if n <= MOST || of_tags => Ok(n),
+        Some(Ok(n)) => Err(anyhow!("cannot read --limit: {n} is outside the range of [1, {MOST}]")),
+        Some(Err(_)) => Err(anyhow!("cannot read --limit: it is a number from 1 to {MOST}")),
     }
 }
 
@@ -144,8 +149,15 @@ mod tests {
 
     #[test]
     fn limits_and_stars() {
-        assert_eq!((limit(None).unwrap(), limit(Some("3")).unwrap()), (25, 3));
-        assert!(limit(Some("0")).is_err() && limit(Some("x")).is_err());
+        let check = |text, want| assert_eq!(limit(text, false).ok(), want, "{text:?}");
+        check(None, Some(25));
+        check(Some("0"), Some(25));
+        check(Some("3"), Some(3));
+        check(Some("100"), Some(100));
+        check(Some("101"), None);
+        check(Some("-1"), None);
+        check(Some("x"), None);
+        assert_eq!(limit(Some("1000"), true).unwrap(), 1000);
         assert_eq!(stars(&["3".into(), "10".into()]).unwrap(), 10);
         assert!(stars(&["x".into()]).is_err());
     }

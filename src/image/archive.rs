@@ -29,7 +29,7 @@ use crate::store::pin::Pins;
 
 use super::Input;
 use super::compression;
-use super::compression::Compression;
+use super::compression::{Compression, Windows};
 use super::section::Section;
 use super::tar_members::Kind;
 use super::tar_members::Member;
@@ -90,7 +90,7 @@ impl Archive {
                 return Ok(archive);
             }
         }
-        let (_, stream) = compression::decompress(file)?;
+        let (_, stream) = compression::decompress(file, &layer::windows(store))?;
         archive.read_through(store, pins, stream, events)?;
         Ok(archive)
     }
@@ -104,7 +104,8 @@ impl Archive {
         let file = fs::open(path)?;
         let is_file = file.metadata().is_ok_and(|m| m.is_file());
         let about = || format!("cannot read {}", path.display());
-        let (compression, mut plain) = compression::decompress(&file).with_context(about)?;
+        let (compression, mut plain) =
+            compression::decompress(&file, &Windows::new(spool)).with_context(about)?;
         let mut archive = Archive::default();
         if is_file && compression == Compression::None {
             drop(plain);
@@ -259,7 +260,7 @@ impl Archive {
         events: Sink<'_>,
     ) -> Result<Item> {
         events(Event::Unpacking { what: name.to_owned(), done: 0, total });
-        let (_, tar) = compression::decompress(content)?;
+        let (_, tar) = compression::decompress(content, &layer::windows(store))?;
         let unpacked = layer::extract(store, tar, expected)?;
         events(Event::Unpacking { what: name.to_owned(), done: total, total });
         let diff_id = unpacked.layer.diff_id.clone();

@@ -5,6 +5,9 @@ use std::io::{self, Cursor, Read, Write};
 use anyhow::{Context, Result};
 
 pub use crate::store::layer::decompress::{Compression, decompress};
+pub use crate::store::layer::window::Windows;
+
+use crate::store::layer::decompress::detect;
 
 /// A stream whose first bytes were looked at.
 pub type Peeked<R> = io::Chain<Cursor<Vec<u8>>, R>;
@@ -19,7 +22,7 @@ pub fn peek<R: Read>(mut input: R, n: u64) -> io::Result<(Vec<u8>, Peeked<R>)> {
 /// What the first bytes of a stream say; 8 are enough. Compressions that we cannot undo are an error, so that they are
 /// not taken for broken archives.
 pub fn sniff(start: &[u8]) -> Result<Compression> {
-    decompress(start).map(|(compression, _)| compression)
+    detect(start)
 }
 
 /// Writes through a compressor; what `write` returns is returned once everything is out.
@@ -54,7 +57,8 @@ mod tests {
         for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
             let mut packed = Vec::new();
             encode(compression, &mut packed, |out| Ok(out.write_all(b"hello")?)).unwrap();
-            let (found, mut stream) = decompress(packed.as_slice()).unwrap();
+            let (found, mut stream) =
+                decompress(packed.as_slice(), &Windows::new(std::path::Path::new("/nowhere"))).unwrap();
             let mut text = String::new();
             stream.read_to_string(&mut text).unwrap();
             assert_eq!((found, text.as_str()), (compression, "hello"));

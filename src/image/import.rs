@@ -89,7 +89,8 @@ fn unpack(store: &Store, input: &Input, events: Sink<'_>) -> Result<layer::Unpac
         if start.is_empty() {
             bail!("it is empty");
         }
-        let (_, tar) = compression::decompress(Watched::new(stream, &input.name(), total, progress))?;
+        let watched = Watched::new(stream, &input.name(), total, progress);
+        let (_, tar) = compression::decompress(watched, &layer::windows(store))?;
         layer::extract(store, tar, None)
     };
     let mut layers = parallel::map(vec![file], events, work)?;

@@ -9,10 +9,9 @@
 //! Invariant: nobody waits for a partial while holding another, so no two pulls can wait for each other.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::error::is_disk_full;
 use crate::event::{Event, Pulling, Sink};
@@ -25,14 +24,11 @@ use crate::store::layer;
 use crate::store::partial;
 use crate::store::partial::Partial;
 
-use super::compression;
 use super::compression::Compression;
-use super::download::{Follower, Mark, WrongDigest, download};
-use super::fetch::{Fetch, Open, Opened, Stop, Stopped};
+use super::fetch::{Opened, Stop, Stopped};
+use super::one_layer::{Shared, get_one};
 use super::parallel;
-use super::parallel::Progress;
 use super::places::Places;
-use super::telling::{Teller, Told};
 
 /// So many connections more than layers that are unpacked.
 const MORE_FETCHING: usize = 3;
@@ -54,7 +50,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// Whether the bytes are the tar itself: then the store has the layer only, and no blob.
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         self.digest == self.diff_id.0
     }
 
@@ -146,14 +142,6 @@ fn missing(store: &Store, wanted: Vec<Wanted>, events: Sink<'_>) -> Result<Vec<W
     Ok(missing)
 }
 
-/// What the threads share.
-struct Shared<'a> {
-    store: &'a Store,
-    open: OpenLayer<'a>,
-    stop: Stop,
-    unpackers: Places,
-}
-
 fn get_own(
     store: &Store,
     mut own: Vec<(Wanted, Partial)>,
@@ -164,7 +152,8 @@ fn get_own(
     own.sort_by_key(|(layer, _)| std::cmp::Reverse(layer.size));
     let digests: Vec<Digest> = own.iter().map(|(layer, _)| layer.digest.clone()).collect();
     let n_unpackers = std::thread::available_parallelism().map_or(2, usize::from).min(8);
-    let shared = Shared { store, open, stop: Stop::default(), unpackers: Places::new(n_unpackers) };
+    let (unpackers, windows) = (Places::new(n_unpackers), layer::windows(store));
+    let shared = Shared { store, open, stop: Stop::default(), unpackers, windows };
     let has_failed = AtomicBool::new(false);
     let all = parallel::map_on(n_unpackers + MORE_FETCHING, own, events, |(layer, partial), progress| {
         match get_one(&shared, &layer, partial, progress) {
@@ -204,123 +193,11 @@ fn give_room_back(store: &Store, digests: &[Digest]) {
     }
 }
 
-fn get_one(shared: &Shared<'_>, layer: &Wanted, partial: Partial, progress: &Progress) -> Result<Got> {
-    let about = || format!("cannot use blob {}", layer.digest);
-    if layer.is_plain() {
-        let unpacked = get_plain(shared, layer, progress).with_context(about)?;
-        return Ok(Got { layers: vec![unpacked], blobs: Vec::new(), held: vec![partial] });
-    }
-    if let Some(file) = blob::open(shared.store, &layer.digest)? {
-        let _place = shared.unpackers.take();
-        match unpack(shared, layer, Told::new(file, layer, progress)) {
-            Err(_) if blob::verify(shared.store, &layer.digest).is_err() => {
-                blob::remove(shared.store, &layer.digest)?
-            }
-            unpacked => {
-                let layers = vec![unpacked.with_context(about)?];
-                return Ok(Got { layers, blobs: Vec::new(), held: vec![partial] });
-            }
-        }
-    }
-    // What is there already is not known to be right: a power cut may have left holes, an earlier registry lies.
-    let is_suspect = !partial.is_empty()?;
-    let unpacked = match get_packed(shared, layer, &partial, progress) {
-        Err(error) if is_suspect && error.is::<WrongDigest>() => {
-            partial.clear()?;
-            get_packed(shared, layer, &partial, progress)
-        }
-        other => other,
-    };
-    match unpacked {
-        Ok(unpacked) => {
-            let sealed = partial.seal(layer.size)?;
-            Ok(Got { layers: vec![unpacked], blobs: vec![sealed], held: Vec::new() })
-        }
-        Err(error) => {
-            // Bytes that are whole and wrong, or right and no layer, are of no use to the next one either.
-            if partial.len()? == layer.size && !error.is::<Stopped>() {
-                partial.clear()?;
-            }
-            Err(error)
-        }
-    }
-}
-
-/// A layer whose bytes go to a partial, and from there to the unpacker.
-fn get_packed(
-    shared: &Shared<'_>,
-    layer: &Wanted,
-    partial: &Partial,
-    progress: &Progress,
-) -> Result<layer::Unpacked> {
-    let mark = Mark::default();
-    let open = |from| (shared.open)(layer, from);
-    let (downloaded, unpacked) = std::thread::scope(|scope| {
-        let fetching = std::thread::Builder::new().spawn_scoped(scope, || {
-            let mut teller = Teller::new(layer, progress);
-            let mut tell = |done| teller.tell(|total| Pulling::Downloading { done, total });
-            download(partial, layer.size, &open, &shared.stop, &mark, &mut tell)?;
-            let _ = progress.send(layer.event(Pulling::Downloaded));
-            anyhow::Ok(())
-        });
-        let fetching = match fetching {
-            Ok(fetching) => fetching,
-            Err(error) => return (Err(error).context("cannot start a thread"), Err(Stopped.into())),
-        };
-        let unpacked = {
-            let _place = shared.unpackers.take();
-            unpack(shared, layer, Told::new(Follower::new(partial.file(), &mark), layer, progress))
-        };
-        if unpacked.as_ref().is_err_and(is_disk_full) {
-            // No need to see the rest; the others cannot go on either.
-            shared.stop.set();
-        }
-        (fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), unpacked)
-    });
-    let about = || format!("cannot use blob {}", layer.digest);
-    match (downloaded, unpacked) {
-        (Ok(()), unpacked) => unpacked.with_context(about),
-        (Err(stopped), Err(error)) if stopped.is::<Stopped>() && is_disk_full(&error) => {
-            Err(error).with_context(about)
-        }
-        // That wrong bytes cannot be unpacked is no news.
-        (Err(error), _) => Err(error),
-    }
-}
-
-/// A layer whose bytes are not kept: they go straight to the unpacker.
-fn get_plain(shared: &Shared<'_>, layer: &Wanted, progress: &Progress) -> Result<layer::Unpacked> {
-    let _place = shared.unpackers.take();
-    let open = |from| (shared.open)(layer, from);
-    let open: Open<'_> = &open;
-    let mut fetch = Fetch::new(&layer.digest, layer.size, 0, open, &shared.stop);
-    let unpacked = unpack(shared, layer, Told::new(&mut fetch, layer, progress));
-    match fetch.error() {
-        Some(error) => Err(error),
-        None => unpacked,
-    }
-}
-
-fn unpack(shared: &Shared<'_>, layer: &Wanted, packed: impl Read + Send) -> Result<layer::Unpacked> {
-    let (compression, tar) = compression::decompress(packed)?;
-    if compression != layer.compression {
-        bail!("its media type says {}, but it is {}", named(layer.compression), named(compression));
-    }
-    layer::extract(shared.store, tar, Some(&layer.diff_id))
-}
-
-fn named(compression: Compression) -> &'static str {
-    match compression {
-        Compression::None => "not compressed",
-        Compression::Gzip => "gzip",
-        Compression::Zstd => "zstd",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::Ids;
+    use crate::image::compression;
     use crate::store::pin::Pins;
     use crate::store::tests::Scratch;
     use std::io;

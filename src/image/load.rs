@@ -31,7 +31,7 @@ use super::archive::Item;
 use super::candidate::Candidate;
 use super::candidate::Listed;
 use super::compression;
-use super::compression::Compression;
+use super::compression::{Compression, Windows};
 use super::docker_archive;
 use super::manifest;
 use super::manifest::LayerEntry;
@@ -125,7 +125,8 @@ fn load_one(
     events: Sink<'_>,
 ) -> Result<Loaded> {
     let jobs = jobs(store, pins, archive, &candidate)?;
-    let done = parallel::map(jobs, events, |job, progress| read_layer(store, job, progress))?;
+    let windows = layer::windows(store);
+    let done = parallel::map(jobs, events, |job, progress| read_layer(store, job, &windows, progress))?;
     let (mut layers, mut blobs) = (Vec::new(), Vec::new());
     for one in done {
         layers.push(one.layer);
@@ -209,13 +210,13 @@ fn check_layer(archive: &Archive, found: &DiffId, listed: &Listed) -> Result<()>
 }
 
 /// Reads a layer once: hashed and stored as it is, hashed and unpacked as it uncompresses.
-fn read_layer(store: &Store, job: Job, progress: &Progress) -> Result<Done> {
+fn read_layer(store: &Store, job: Job, windows: &Windows, progress: &Progress) -> Result<Done> {
     let Job { listed, source, keep } = job;
     let about = || format!("cannot use the layer {}", listed.member);
     let total = source.size();
     let copy = if keep { Some(blob::Writer::new(store)?) } else { None };
     let mut tee = Tee { input: Watched::new(source, listed.diff_id.0.short(), total, progress), copy };
-    let (compression, tar) = compression::decompress(&mut tee).with_context(about)?;
+    let (compression, tar) = compression::decompress(&mut tee, windows).with_context(about)?;
     if let Some((digest, _)) = &listed.blob
         && compression == Compression::None
         && *digest != listed.diff_id.0

@@ -34,6 +34,7 @@ pub mod load;
 pub mod manifest;
 pub mod manifest_list;
 pub mod oci_layout;
+mod one_layer;
 pub mod packing;
 pub mod parallel;
 mod places;

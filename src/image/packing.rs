@@ -263,7 +263,7 @@ impl Write for Blocks<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::compression::decompress;
+    use crate::image::compression::{Windows, decompress};
     use crate::oci::Digest;
     use std::io::Read;
 
@@ -342,7 +342,8 @@ mod tests {
             for size in [0, 1, WINDOW, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 77] {
                 let bytes = sample(size);
                 let out = packed(Packing::new(compression, None).unwrap(), 3, &bytes, 10_007);
-                let (_, mut stream) = decompress(out.as_slice()).unwrap();
+                let (_, mut stream) =
+                    decompress(out.as_slice(), &Windows::new(std::path::Path::new("/nowhere"))).unwrap();
                 let mut found = Vec::new();
                 stream.read_to_end(&mut found).unwrap();
                 assert!(found == bytes, "{compression} {size}");

@@ -42,6 +42,9 @@ pub struct Auth {
     demands: Mutex<HashMap<String, Demand>>,
     /// One lock for each, so that threads that want the same one fetch it once.
     tokens: Mutex<HashMap<TokenKey, Slot>>,
+    /// Identity tokens for which a service gave another one, by the one that is stored. Locked while one is used: a service
+    /// that rotates them takes each once.
+    rotated: Mutex<HashMap<String, String>>,
 }
 
 type Slot = Arc<Mutex<Option<Token>>>;
@@ -70,6 +73,8 @@ struct TokenKey {
 
 struct Token {
     text: String,
+    /// What fetches the next one, where the service gave it.
+    refresh: Option<String>,
     until: Instant,
 }
 
@@ -107,9 +112,30 @@ impl Auth {
         let slot = self.slot(&key);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.as_ref().is_none_or(|token| token.until <= Instant::now() + MARGIN) {
-            *slot = Some(fetch(&key, credentials, send)?);
+            *slot = Some(self.fetch(&key, credentials, send)?);
         }
         Ok(slot.as_ref().map(|token| format!("Bearer {}", token.text)))
+    }
+
+    fn fetch(
+        &self,
+        key: &TokenKey,
+        credentials: Option<&Credentials>,
+        send: &dyn Fn(&Call<'_>, Option<&str>) -> Result<Response>,
+    ) -> Result<Token> {
+        let Some(Credentials::IdentityToken(stored)) = credentials else {
+            return fetch(key, credentials, send);
+        };
+        let mut rotated = self.rotated.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = rotated.get(stored).unwrap_or(stored).clone();
+        let token = fetch(key, Some(&Credentials::IdentityToken(latest)), send)?;
+        // For this run only, as docker: its command line passes the stored token with each pull and push, and what the
+        // service gave in its place goes with the request (moby, registry/auth.go: `staticCredentialStore` keeps none);
+        // only a login stores one.
+        if let Some(new) = &token.refresh {
+            rotated.insert(stored.clone(), new.clone());
+        }
+        Ok(token)
     }
 
     /// The identity token that the token service gives for a password (token.md: `offline_token`), `None` where it gives
@@ -252,7 +278,8 @@ fn parse_token(bytes: &[u8]) -> Result<Token> {
     }
     // docker takes less than a minute for a mistake, and so do we: otherwise each request would fetch its own.
     let life = answer.expires_in.unwrap_or(LIFE).clamp(LIFE, 24 * 3600);
-    Ok(Token { text, until: Instant::now() + Duration::from_secs(life) })
+    let refresh = answer.refresh_token.filter(|t| !t.is_empty());
+    Ok(Token { text, refresh, until: Instant::now() + Duration::from_secs(life) })
 }
 
 /// As in a form: everything but unreserved characters is escaped.

@@ -5,9 +5,14 @@
 //! to do. The lock goes with its process, so nobody waits for the dead. A partial that is whole becomes the blob by a
 //! rename, without being written twice: see [`Partial::seal`].
 //!
+//! A layer that comes uncompressed is unpacked beside its partial, which then has no bytes: `partial/HEX.tree`, and
+//! `partial/HEX.old` for what an interrupted pull left of it (`layer::remnant`).
+//!
 //! Invariant: only the holder of the lock writes to the file, renames or removes it. What is in it is worth nothing until
 //! it was hashed: after a power cut the file may have its size and not its bytes.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,8 +26,11 @@ use crate::sys::lock;
 
 use super::Store;
 use super::blob::Sealed;
+use super::layer;
 
 const PARTIALS: &str = "partial";
+const TREE: &str = "tree";
+const OLD: &str = "old";
 /// How long one is kept that nobody goes on with.
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -84,9 +92,36 @@ impl Partial {
         Ok(self.len()? == 0)
     }
 
-    /// Throws the bytes away.
+    /// Throws away all that there is.
     pub fn clear(&self) -> Result<()> {
-        self.file.set_len(0).with_context(|| format!("cannot shorten {}", self.path.display()))
+        self.file.set_len(0).with_context(|| format!("cannot shorten {}", self.path.display()))?;
+        fs::remove_tree(&self.tree())?;
+        self.clear_remnant()
+    }
+
+    /// Throws away what an earlier pull left of a layer.
+    pub fn clear_remnant(&self) -> Result<()> {
+        fs::remove_tree(&self.remnant())
+    }
+
+    /// Where the layer is unpacked that is fetched.
+    pub(super) fn tree(&self) -> PathBuf {
+        self.path.with_extension(TREE)
+    }
+
+    /// What an earlier pull left of that.
+    pub(super) fn remnant(&self) -> PathBuf {
+        self.path.with_extension(OLD)
+    }
+
+    fn trees(&self) -> Result<Vec<PathBuf>> {
+        let mut trees = Vec::new();
+        for tree in [self.tree(), self.remnant()] {
+            if fs::symlink_metadata(&tree)?.is_some() {
+                trees.push(tree);
+            }
+        }
+        Ok(trees)
     }
 
     /// A blob to be published; the caller has hashed the `size` bytes of the file, and it is still locked.
@@ -110,7 +145,9 @@ impl Drop for Partial {
         let is_own = || -> Result<bool> {
             let own = self.file.metadata()?;
             let there = fs::symlink_metadata(&self.path)?;
-            Ok(own.len() == 0 && there.is_some_and(|t| (t.dev(), t.ino()) == (own.dev(), own.ino())))
+            Ok(own.len() == 0
+                && self.trees()?.is_empty()
+                && there.is_some_and(|t| (t.dev(), t.ino()) == (own.dev(), own.ino())))
         };
         if is_own().unwrap_or(false) {
             // What cannot be removed now is removed by the next sweep.
@@ -127,10 +164,19 @@ pub fn sweep(store: &Store, unused_for: Duration) -> Result<u64> {
         let Some(partial) = claim(store, &digest)? else { continue };
         let about = || format!("cannot look at {}", partial.path.display());
         let meta = partial.file.metadata().with_context(about)?;
-        let modified = meta.modified().with_context(about)?;
+        let mut modified = meta.modified().with_context(about)?;
+        let trees = partial.trees()?;
+        for tree in &trees {
+            // Its directory is as old as its first file; this one is written until the end.
+            let split = fs::symlink_metadata(&tree.join(layer::SPLIT))?;
+            modified = split.and_then(|m| m.modified().ok()).map_or(modified, |m| m.max(modified));
+        }
         // One from the future, by a clock that was wrong, is old.
         let age = SystemTime::now().duration_since(modified).unwrap_or(Duration::MAX);
         if age >= unused_for {
+            for tree in &trees {
+                bytes += layer::usage::of(tree).unwrap_or(0);
+            }
             partial.clear()?;
             bytes += meta.blocks() * 512;
         }
@@ -149,7 +195,8 @@ pub fn dead(store: &Store) -> Result<Vec<Digest>> {
         let age =
             file.metadata().and_then(|m| m.modified()).ok().map(|m| m.elapsed().unwrap_or(Duration::MAX));
         let is_old = age.is_some_and(|age| age >= KEPT);
-        if !is_held && (is_old || super::blob::is_own(store, &digest)?) {
+        let is_there = super::blob::is_own(store, &digest)? || layer::is_own(store, &digest)?;
+        if !is_held && (is_old || is_there) {
             found.push(digest);
         }
     }
@@ -166,10 +213,16 @@ pub fn sweep_dead(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// All partials, unsorted.
+/// All partials.
 pub fn list(store: &Store) -> Result<Vec<Digest>> {
     let names = fs::read_dir(&store.data.join(PARTIALS))?;
-    Ok(names.iter().filter_map(|n| format!("sha256:{}", n.to_str()?).parse().ok()).collect())
+    // What lies beside one is of the same blob, should the file itself be lost.
+    let digest = |name: &OsString| {
+        let (name, ending) = name.to_str()?.split_once('.').unwrap_or((name.to_str()?, TREE));
+        [TREE, OLD].contains(&ending).then(|| format!("sha256:{name}").parse().ok())?
+    };
+    let found: BTreeSet<Digest> = names.iter().filter_map(digest).collect();
+    Ok(found.into_iter().collect())
 }
 
 fn path(store: &Store, digest: &Digest) -> PathBuf {

@@ -12,3 +12,4 @@ pub mod notify;
 pub mod process;
 pub mod seccomp;
 pub mod spawn;
+pub mod zstd;

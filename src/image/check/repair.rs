@@ -89,7 +89,7 @@ fn from_blob(store: &Store, wanted: &Wanted, diff_id: &DiffId) -> Result<Option<
         check_no_runners(store, diff_id)?;
         // The blob need not be verified: what it gives is.
         let unpack = || -> Result<layer::Unpacked> {
-            let (_, tar) = decompress(file)?;
+            let (_, tar) = decompress(file, &layer::windows(store))?;
             layer::extract_again(store, tar, diff_id)
         };
         let Ok(unpacked) = unpack() else { continue };

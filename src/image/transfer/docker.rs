@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::event::{Event, Pushing, Sink};
 use crate::image::compression;
+use crate::image::compression::Windows;
 use crate::image::manifest;
 use crate::image::manifest::LayerEntry;
 use crate::image::save;
@@ -24,8 +25,8 @@ use super::source::Source;
 pub(super) fn write(
     source: &Source<'_>,
     image: &Manifest,
-    path: &Path,
-    name: Option<&Reference>,
+    (path, name): (&Path, Option<&Reference>),
+    windows: &Windows,
     events: Sink<'_>,
 ) -> Result<Digest> {
     let parsed = read_manifest(image)?;
@@ -40,7 +41,7 @@ pub(super) fn write(
         let digest = manifest::digest(descriptor)?;
         let size = match layers.iter().find(|l| l.digest == diff_id.0) {
             Some(same) => same.size,
-            None => layer(source, &archive, &digest, descriptor.size(), &diff_id.0)
+            None => layer(source, &archive, &digest, descriptor.size(), &diff_id.0, windows)
                 .with_context(|| format!("cannot copy blob {digest}"))?,
         };
         layers.push(LayerEntry { media_type: manifest::LAYER_TAR.to_owned(), digest: diff_id.0, size });
@@ -67,10 +68,11 @@ fn layer(
     digest: &Digest,
     size: u64,
     diff_id: &Digest,
+    windows: &Windows,
 ) -> Result<u64> {
     let mut packed = Verified::new(source.blob(digest, 0)?, digest, size);
     let mut hashed = Hashed::new(std::io::sink());
-    let (_, tar) = compression::decompress(&mut packed)?;
+    let (_, tar) = compression::decompress(&mut packed, windows)?;
     let member = format!("blobs/sha256/{}", diff_id.hex());
     let written = archive.measured(&member, Tee { input: tar, copy: &mut hashed })?;
     // What a decompressor leaves over belongs to the blob all the same.

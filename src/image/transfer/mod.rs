@@ -30,7 +30,7 @@ use crate::oci::image::{ImageIndex, ImageManifest};
 use crate::registry::{Client, Manifest, Repository};
 
 use super::Platform;
-use super::compression::Compression;
+use super::compression::{Compression, Windows};
 use super::manifest;
 use super::packing::Packing;
 use super::parallel;
@@ -80,7 +80,7 @@ fn copy_between(from: End<'_>, to: End<'_>, options: &Options, events: Sink<'_>)
     let top = source.top()?;
     if let Location::DockerArchive(path, name) = to.0 {
         let image = one_image(&source, top, &options.platform)?;
-        return docker::write(&source, &image, path, name.as_ref(), events);
+        return docker::write(&source, &image, (path, name.as_ref()), &Windows::new(&options.spool), events);
     }
     let target = Target::open(to.0, to.1)?;
     let mut documents = gather(&source, top, options)?;

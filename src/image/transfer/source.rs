@@ -11,7 +11,7 @@ use crate::event::Sink;
 use crate::fs;
 use crate::image::archive::{Archive, Item};
 use crate::image::compression;
-use crate::image::compression::Compression;
+use crate::image::compression::{Compression, Windows};
 use crate::image::docker_archive;
 use crate::image::manifest;
 use crate::image::manifest::LayerEntry;
@@ -222,7 +222,7 @@ fn in_file(bytes: &[u8], spool: &Path) -> Result<Section> {
 
 /// A layer in the form in which it is to be shipped.
 fn packed(section: Section, diff_id: &Digest, opening: &Opening<'_>) -> Result<(LayerEntry, Section)> {
-    let (compression, mut tar) = compression::decompress(section.clone())?;
+    let (compression, mut tar) = compression::decompress(section.clone(), &Windows::new(opening.spool))?;
     let section = if compression == Compression::None {
         section.clone()
     } else {

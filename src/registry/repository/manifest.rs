@@ -25,6 +25,10 @@ const SCHEMA_1: &[&str] = &[
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 ];
 
+/// Media types that say nothing of what a document is: what web servers call files that they do not know.
+const UNSAID: &[&str] =
+    &["", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain"];
+
 /// A manifest or an index, as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
@@ -143,8 +147,8 @@ fn digest_header(response: &Response) -> Option<Digest> {
     response.header("docker-content-digest")?.parse().ok()
 }
 
-/// The media type of a document: what the header says, unless it says nothing of use, and what the document says; they
-/// may not contradict each other, nor the document itself, or one digest could mean two things (CVE-2021-41190). Pure.
+/// The media type of a document: what the header says, unless it says nothing, and what the document says; they may not
+/// contradict each other, nor the document itself, or one digest could mean two things (CVE-2021-41190). Pure.
 fn media_type(content_type: &str, bytes: &[u8]) -> Result<String> {
     let said = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let shape: Shape = serde_json::from_slice(bytes).context("it is no manifest")?;
@@ -161,6 +165,12 @@ fn media_type(content_type: &str, bytes: &[u8]) -> Result<String> {
         bail!("it is neither a manifest nor an index");
     }
     let known = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+    if !known.contains(&said.as_str()) && !UNSAID.contains(&said.as_str()) {
+        bail!("the registry calls it {said}, which is neither a manifest nor an index");
+    }
+    if let Some(own) = shape.media_type.as_deref().filter(|own| !own.is_empty() && !known.contains(own)) {
+        bail!("it calls itself {own}, which is neither a manifest nor an index");
+    }
     let named = [Some(said.as_str()), shape.media_type.as_deref()];
     let mut named = named.into_iter().flatten().filter(|t| known.contains(t));
     let media_type = named.next().unwrap_or(if is_index { OCI_INDEX } else { OCI_MANIFEST });
@@ -202,6 +212,8 @@ mod tests {
         let typed = format!(r#"{{"mediaType":"{DOCKER_LIST}","manifests":[]}}"#);
         check("text/plain", &typed, Ok(DOCKER_LIST));
         check(DOCKER_LIST, &typed, Ok(DOCKER_LIST));
+        check("text/html", &typed, Err("calls it text/html"));
+        check(OCI_MANIFEST, r#"{"mediaType":"text/html","layers":[]}"#, Err("calls itself text/html"));
         check(OCI_INDEX, &typed, Err("calls itself"));
         check(OCI_INDEX, manifest, Err("which it is not"));
         check(OCI_MANIFEST, index, Err("which it is not"));

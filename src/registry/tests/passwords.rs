@@ -83,6 +83,31 @@ fn an_identity_token_fetches_others() {
 }
 
 #[test]
+fn an_identity_token_that_is_rotated_is_good_once() {
+    let n = Arc::new(AtomicUsize::new(0));
+    let used = n.clone();
+    let server = guarded(move |r| {
+        let n = used.fetch_add(1, Ordering::SeqCst);
+        let form = String::from_utf8(r.body.clone()).unwrap();
+        match form.contains(&format!("refresh_token=identity{n}&")) {
+            true => {
+                let next = format!(r#"{{"access_token":"good","refresh_token":"identity{}"}}"#, n + 1);
+                Reply::new(200).body(next)
+            }
+            false => Reply::new(401),
+        }
+    });
+    let credentials = Some(Credentials::IdentityToken("identity0".into()));
+    let client = Client::new(&host(), Options { credentials, ..Options::default() }).unwrap();
+    // Each repository wants a token of its own.
+    for name in ["a/b", "a/c", "a/d"] {
+        let reference: Reference = format!("{}/{name}", server.authority).parse().unwrap();
+        client.repository(&reference, Action::Pull).unwrap().manifest("latest").unwrap();
+    }
+    assert_eq!(n.load(Ordering::SeqCst), 3);
+}
+
+#[test]
 fn a_challenge_without_end_is_an_error() {
     let server = guarded(|_| Reply::new(200).body(r#"{"token":"secret"}"#));
     let error = manifest_of(&server, &client()).unwrap_err();

@@ -1,7 +1,7 @@
 //! Compressed layers: which compression it is, told by the first bytes, and a reader of what is inside.
 //!
-//! Memory is bounded whatever the stream says: 32 KiB of window for gzip, 128 MiB at most for zstd. The size of what
-//! comes out is not bounded here; it goes to disk, and the disk is the bound.
+//! Memory is bounded whatever the stream says: 32 KiB of window for gzip; for zstd see `window`. The size of what comes
+//! out is not bounded here; it goes to disk, and the disk is the bound.
 
 use std::fmt;
 use std::io::{self, BufReader, Read};
@@ -10,6 +10,8 @@ use anyhow::{Context, Result, anyhow};
 use flate2::bufread::MultiGzDecoder;
 
 use crate::error::ResultExt;
+
+use super::window::{Unzstd, Windows};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -42,7 +44,10 @@ impl fmt::Display for Compression {
 }
 
 /// Reads what is inside a stream that may be compressed.
-pub fn decompress<'a>(mut packed: impl Read + Send + 'a) -> Result<(Compression, Box<dyn Read + Send + 'a>)> {
+pub fn decompress<'a>(
+    mut packed: impl Read + Send + 'a,
+    windows: &Windows,
+) -> Result<(Compression, Box<dyn Read + Send + 'a>)> {
     let mut start = Vec::with_capacity(LONGEST_MAGIC);
     (&mut packed).take(LONGEST_MAGIC as u64).read_to_end(&mut start).context("cannot read the layer")?;
     let compression = detect(&start)?;
@@ -50,12 +55,14 @@ pub fn decompress<'a>(mut packed: impl Read + Send + 'a) -> Result<(Compression,
     let plain: Box<dyn Read + Send + 'a> = match compression {
         Compression::None => Box::new(packed),
         Compression::Gzip => Box::new(MultiGzDecoder::new(packed)),
-        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(packed).context("cannot read the layer")?),
+        Compression::Zstd => Box::new(Unzstd::new(packed, windows)?),
     };
     Ok((compression, plain))
 }
 
-fn detect(start: &[u8]) -> Result<Compression> {
+/// What the first bytes of a stream say. Compressions that we cannot undo are an error, so that they are not taken for
+/// broken archives.
+pub fn detect(start: &[u8]) -> Result<Compression> {
     let is_skippable =
         start.first().is_some_and(|b| b & 0xf0 == 0x50) && start[1..].starts_with(ZSTD_SKIPPABLE);
     if start.starts_with(GZIP) {
@@ -78,8 +85,12 @@ mod tests {
     use super::*;
     use std::io::Write;
 
+    fn windows() -> Windows {
+        Windows::new(std::path::Path::new("/nowhere"))
+    }
+
     fn check(packed: &[u8], want: Compression, plain: &[u8]) {
-        let (compression, mut reader) = decompress(packed).unwrap();
+        let (compression, mut reader) = decompress(packed, &windows()).unwrap();
         let mut found = Vec::new();
         reader.read_to_end(&mut found).unwrap();
         assert_eq!((compression, &found[..]), (want, plain));
@@ -103,7 +114,7 @@ mod tests {
         check(&zstd, Compression::Zstd, plain);
         check(&[&[0x53, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9], &zstd[..]].concat(), Compression::Zstd, plain);
         for other in [&b"BZh91AY"[..], &[0xfd, b'7', b'z', b'X', b'Z', 0, 0]] {
-            assert!(decompress(other).is_err());
+            assert!(decompress(other, &windows()).is_err());
         }
     }
 }

@@ -11,7 +11,7 @@ pub(super) const LAYERS: &str = "layers";
 /// In a layer: its tree, as overlay takes it.
 pub(super) const DIFF: &str = "diff";
 /// In a layer: the archive without the contents of files.
-pub(super) const SPLIT: &str = "split";
+pub(in crate::store) const SPLIT: &str = "split";
 /// In a layer: contents that are in the archive, but not in the tree.
 pub(super) const REPLACED: &str = "replaced";
 /// In a layer: how it lies on others, where that is not the usual way.

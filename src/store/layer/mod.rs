@@ -26,6 +26,7 @@ mod layout;
 mod overlay;
 pub mod owner;
 mod place;
+pub mod remnant;
 mod replaced;
 mod split;
 mod stacking;
@@ -36,6 +37,7 @@ mod tree;
 mod unpack;
 pub mod usage;
 mod verify;
+pub mod window;
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -46,12 +48,21 @@ use anyhow::{Context, Result, bail};
 use crate::error::{NotFound, ResultExt, is_disk_full};
 use crate::fs;
 use crate::oci::DiffId;
+use crate::oci::Digest;
 
 use super::Store;
 use super::draft::{self, Draft, Removed};
+use super::partial::Partial;
 
 pub use copy::copy;
+pub(super) use layout::SPLIT;
 pub use verify::{Depth, verify};
+use window::Windows;
+
+/// Windows for the decompressors of layers that are unpacked side by side in this store.
+pub fn windows(store: &Store) -> Windows {
+    Windows::new(&store.data.join("tmp"))
+}
 
 /// What a layer is called inside its draft.
 const DRAFT: &str = "layer";
@@ -76,40 +87,82 @@ struct Record {
 pub struct Unpacked {
     /// What it will be.
     pub layer: Layer,
-    /// None if it is in its place already.
-    draft: Option<Draft>,
+    made: Made,
+}
+
+/// Where a layer is while it is made.
+#[derive(Debug)]
+enum Made {
+    /// In its place already.
+    Before,
+    /// In a draft, which goes if it is not published.
+    Draft(Draft),
+    /// Beside the partial that it is fetched by, whose holder we are.
+    Beside(PathBuf),
+}
+
+impl Made {
+    fn dir(&self) -> Option<PathBuf> {
+        match self {
+            Made::Before => None,
+            Made::Draft(draft) => Some(draft.path().join(DRAFT)),
+            Made::Beside(tree) => Some(tree.clone()),
+        }
+    }
+
+    /// Renames it, unless there is one already. The caller has synced.
+    fn publish(self, place: &Path) -> Result<()> {
+        match self {
+            Made::Before => {}
+            Made::Draft(draft) => drop(draft.publish(DRAFT.as_ref(), place)?),
+            Made::Beside(tree) => {
+                if !draft::rename_new(&tree, place)? {
+                    fs::remove_tree(&tree)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Unpacked {
     /// Whether it was not in its place when it was unpacked.
     pub fn is_new(&self) -> bool {
-        self.draft.is_some()
+        !matches!(self.made, Made::Before)
     }
 }
 
 /// Unpacks an uncompressed tar stream into a draft. A layer that exists already is only hashed, if `expected` names it.
 pub fn extract(store: &Store, tar: impl Read + Send, expected: Option<&DiffId>) -> Result<Unpacked> {
     let is_there = expected.map_or(Ok(false), |diff_id| exists(store, diff_id))?;
-    let draft = if is_there { None } else { Some(Draft::new(store)?) };
-    extract_into(store, tar, expected, draft)
+    let made = if is_there { Made::Before } else { Made::Draft(Draft::new(store)?) };
+    extract_into(store, tar, expected, made)
+}
+
+/// [`extract`] of a layer that is fetched as it is. What is unpacked when an error ends it is a [`remnant`], until
+/// [`Partial::clear`]; there is none when it begins.
+pub fn extract_beside(store: &Store, tar: impl Read + Send, partial: &Partial) -> Result<Unpacked> {
+    let diff_id = DiffId(partial.digest.clone());
+    let made = if exists(store, &diff_id)? { Made::Before } else { Made::Beside(partial.tree()) };
+    extract_into(store, tar, Some(&diff_id), made)
 }
 
 /// [`extract`] although there is such a layer: for [`replace`].
 pub fn extract_again(store: &Store, tar: impl Read + Send, diff_id: &DiffId) -> Result<Unpacked> {
-    extract_into(store, tar, Some(diff_id), Some(Draft::new(store)?))
+    extract_into(store, tar, Some(diff_id), Made::Draft(Draft::new(store)?))
 }
 
 fn extract_into(
     store: &Store,
     tar: impl Read + Send,
     expected: Option<&DiffId>,
-    draft: Option<Draft>,
+    made: Made,
 ) -> Result<Unpacked> {
-    let ((), digest, size) = input::with_input(tar, |input| match &draft {
-        Some(draft) => {
-            let dir = draft.path().join(DRAFT);
-            fs::create_dir(&dir, 0o755)?;
-            unpack::unpack(input, &dir, &store.ids).or_else(explain)
+    let dir = made.dir();
+    let ((), digest, size) = input::with_input(tar, |input| match &dir {
+        Some(dir) => {
+            fs::create_dir(dir, 0o755)?;
+            unpack::unpack(input, dir, &store.ids).or_else(explain)
         }
         None => Ok(()),
     })?;
@@ -119,11 +172,11 @@ fn extract_into(
     {
         bail!("cannot unpack layer {}: its content has digest {}", expected.0, diff_id.0);
     }
-    if let Some(draft) = &draft {
+    if let Some(dir) = &dir {
         let record = serde_json::to_vec(&Record { size }).context("cannot write a layer's record")?;
-        fs::write(&draft.path().join(DRAFT).join(layout::RECORD), &record)?;
+        fs::write(&dir.join(layout::RECORD), &record)?;
     }
-    Ok(Unpacked { layer: Layer { diff_id, size }, draft })
+    Ok(Unpacked { layer: Layer { diff_id, size }, made })
 }
 
 /// Adds the way out to an error that has one.
@@ -137,7 +190,7 @@ pub fn explain<T>(error: anyhow::Error) -> Result<T> {
 
 /// Puts unpacked layers in their places, durably, with one sync for all.
 pub fn publish(store: &Store, layers: Vec<Unpacked>) -> Result<Vec<Layer>> {
-    if layers.iter().any(|layer| layer.draft.is_some()) {
+    if layers.iter().any(Unpacked::is_new) {
         store.sync()?;
     }
     place(store, layers)
@@ -146,9 +199,7 @@ pub fn publish(store: &Store, layers: Vec<Unpacked>) -> Result<Vec<Layer>> {
 /// Puts unpacked layers in their places. The caller has synced.
 pub(super) fn place(store: &Store, layers: Vec<Unpacked>) -> Result<Vec<Layer>> {
     let publish_one = |unpacked: Unpacked| {
-        if let Some(draft) = unpacked.draft {
-            draft.publish(DRAFT.as_ref(), &layout::layer(store, &unpacked.layer.diff_id))?;
-        }
+        unpacked.made.publish(&layout::layer(store, &unpacked.layer.diff_id))?;
         Ok(unpacked.layer)
     };
     layers.into_iter().map(publish_one).collect()
@@ -157,7 +208,7 @@ pub(super) fn place(store: &Store, layers: Vec<Unpacked>) -> Result<Vec<Layer>> 
 /// Puts a layer in the place of a damaged one, durably and in one step, and takes away what was made of that. No
 /// container that runs may stand on it.
 pub fn replace(store: &Store, unpacked: Unpacked) -> Result<()> {
-    let Some(draft) = unpacked.draft else { return Ok(()) };
+    let Made::Draft(draft) = unpacked.made else { return Ok(()) };
     store.sync()?;
     let place = layout::layer(store, &unpacked.layer.diff_id);
     if !draft.exchange(DRAFT.as_ref(), &place)? {
@@ -225,6 +276,11 @@ pub fn find(store: &Store, diff_id: &DiffId) -> Result<Option<Layer>> {
     let record: Record =
         serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Some(Layer { diff_id: diff_id.clone(), size: record.size }))
+}
+
+/// Whether our own store has the layer whose archive has this digest.
+pub fn is_own(store: &Store, digest: &Digest) -> Result<bool> {
+    Ok(fs::symlink_metadata(&layout::layer(store, &DiffId(digest.clone())))?.is_some())
 }
 
 /// Whether there is such a layer, here or in an additional store.

@@ -24,6 +24,8 @@ const END: u8 = 2;
 const GATHER: usize = 64 * 1024;
 /// Longer than any record that is written: two gatherings, or the path of a file.
 const MAX_RECORD: u64 = 2 << 20;
+/// So many bytes of the archive may go by before what is known of them is on disk: what is lost if we are killed.
+const WRITE_OUT: u64 = 1 << 20;
 /// Headers are mostly zeros and repetition: higher levels gain little.
 const LEVEL: i32 = 1;
 
@@ -31,13 +33,15 @@ const LEVEL: i32 = 1;
 pub(super) struct Writer {
     out: zstd::Encoder<'static, BufWriter<File>>,
     raw: Vec<u8>,
+    /// Bytes of the archive since all was written out.
+    held: u64,
 }
 
 impl Writer {
     pub(super) fn new(file: File) -> io::Result<Writer> {
         let mut out = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
         out.write_all(MAGIC)?;
-        Ok(Writer { out, raw: Vec::with_capacity(GATHER) })
+        Ok(Writer { out, raw: Vec::with_capacity(GATHER), held: 0 })
     }
 
     /// These bytes, as they are.
@@ -47,6 +51,16 @@ impl Writer {
             if self.raw.len() >= GATHER {
                 self.flush().context("cannot write split")?;
             }
+        }
+        self.count(bytes.len() as u64).context("cannot write split")
+    }
+
+    fn count(&mut self, n: u64) -> io::Result<()> {
+        self.held = self.held.saturating_add(n);
+        if self.held >= WRITE_OUT {
+            self.held = 0;
+            self.flush()?;
+            self.out.flush()?;
         }
         Ok(())
     }
@@ -59,7 +73,9 @@ impl Writer {
             for number in [size, inode, path.len() as u64] {
                 write_number(&mut writer.out, number)?;
             }
-            writer.out.write_all(path)
+            writer.out.write_all(path)?;
+            // Before the content: of a large file that is being written, every byte counts.
+            writer.count(size)
         };
         write(self).context("cannot write split")
     }

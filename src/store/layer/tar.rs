@@ -88,22 +88,36 @@ impl Contents {
         self.open_as(path, inode, size, OFlags::RDONLY | OFlags::NONBLOCK).map(File::from)
     }
 
+    /// A file as far as it was written, and how far that is: at most `size`.
+    pub(super) fn begun(&self, path: &[u8], inode: u64, size: u64) -> Result<(File, u64)> {
+        let file = File::from(self.open_any(path, inode, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        let meta = file.metadata()?;
+        if !meta.is_file() || meta.len() > size {
+            bail!("it was changed on disk");
+        }
+        Ok((file, meta.len()))
+    }
+
     /// Whether the file is there and has this size.
     pub(super) fn check(&self, path: &[u8], inode: u64, size: u64) -> Result<()> {
         self.open_as(path, inode, size, OFlags::PATH).map(drop)
     }
 
     fn open_as(&self, path: &[u8], inode: u64, size: u64, flags: OFlags) -> Result<OwnedFd> {
-        let kept = self.replaced.as_ref().map(|dir| beneath::open(dir, inode.to_string().as_bytes(), flags));
-        let file = match kept {
-            Some(Ok(file)) => file,
-            _ => beneath::open(&self.tree, path, flags)?,
-        };
+        let file = self.open_any(path, inode, flags)?;
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size as u64 != size {
             bail!("it was changed on disk");
         }
         Ok(file)
+    }
+
+    fn open_any(&self, path: &[u8], inode: u64, flags: OFlags) -> Result<OwnedFd> {
+        let kept = self.replaced.as_ref().map(|dir| beneath::open(dir, inode.to_string().as_bytes(), flags));
+        match kept {
+            Some(Ok(file)) => Ok(file),
+            _ => Ok(beneath::open(&self.tree, path, flags)?),
+        }
     }
 }
 

@@ -103,7 +103,11 @@ fn a_distribution_comes_back() {
     };
     let mut unpacked = None;
     time("extract", &mut || {
-        let (_, plain) = decompress::decompress(fs::open(&path).unwrap()).unwrap();
+        let (_, plain) = decompress::decompress(
+            fs::open(&path).unwrap(),
+            &super::super::window::Windows::new(&scratch.dir),
+        )
+        .unwrap();
         unpacked = Some(extract(&scratch.store, plain, None).unwrap());
     });
     let mut layer = None;
