@@ -21,11 +21,15 @@
 //! | tests | what they show |
 //! | --- | --- |
 //! | `run_process` `run_streams` `run_terminal` `run_mounts` `run_security` `run_files` `limits` `rootfs` | `dhow run` |
-//! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
+//! | `cp` `cp_hostile` | files between containers and the host |
+//! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
+//! | `log_drivers` | where logs go, and what of them is kept |
+//! | `events` | the journal of what happened |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
 //! | `store_care` | `system check` |
+//! | `volumes` | volumes, -v, --mount, --volumes-from |
 //! | `prune` | the prunes, `system df`, `system reset` |
 //! | `additional_store` | stores that are only read |
 //! | `login_helpers` | credential helpers |
@@ -71,7 +75,10 @@ mod vm;
 
 mod bad_days;
 mod cgroup_v2;
+mod cp;
+mod cp_hostile;
 mod debian;
+mod events;
 mod exec;
 mod harness_works;
 mod hostile_archives;
@@ -85,6 +92,7 @@ mod kill;
 mod licences;
 mod lifecycle;
 mod limits;
+mod log_drivers;
 mod login;
 mod login_helpers;
 mod logs;
@@ -93,6 +101,7 @@ mod nested;
 mod old_kernel;
 mod power_cut;
 mod prune;
+mod ps;
 mod pull;
 mod push;
 mod refusals;
@@ -104,7 +113,6 @@ mod registry_interop;
 mod registry_lies;
 mod registry_trust;
 mod registry_windows;
-
 mod rootfs;
 mod rootless;
 mod run_files;
@@ -114,5 +122,7 @@ mod run_security;
 mod run_streams;
 mod run_terminal;
 mod self_exe;
+mod shell;
 mod static_binary;
 mod store_care;
+mod volumes;

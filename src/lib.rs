@@ -34,6 +34,7 @@
 //! | `names/NAME` | `store::container` | symlink to the id: symlink(2) is the claim |
 //! | `ephemeral/ID` | `store::container` | marks a container that is to go when it ends |
 //! | `events/log`, `log.1`... | `store::journal` | what happened, for `events`: appended to by all, bounded by rotation |
+//! | `volumes/NAME/` | `store::volume` | a volume: its content in `_data/`, what was asked for in volume.json |
 //! | `tmp/` | `store::draft` | what is being made; swept by whoever finds its lock free |
 //!
 //! DATA is /var/lib/dhow, or ~/.local/share/dhow for a user. There is no run directory: what is true only for this boot

@@ -16,6 +16,7 @@ mod log_flags;
 mod login;
 mod logs;
 mod manifest;
+mod mount_flags;
 mod out;
 mod parse;
 mod progress;
@@ -34,6 +35,7 @@ mod start;
 mod stop;
 mod system;
 mod verbs;
+mod volume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

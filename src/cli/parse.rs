@@ -1,156 +1,13 @@
-//! Values of flags: mounts, devices, ulimits, env files. Text in, options out.
+//! Values of flags: devices, ulimits, env files. Text in, options out.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::error::ResultExt;
 use crate::fs;
-use crate::quantity;
-use crate::spec::options::{Device, Mount};
-
-const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
-
-/// `-v SOURCE:TARGET[:OPTIONS]`.
-pub(super) fn volume(text: &str, cwd: &Path) -> Result<Mount> {
-    let about = || format!("cannot use the volume {text:?}");
-    let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, words) = match parts[..] {
-        [source, target] => (source, target, ""),
-        [source, target, words] => (source, target, words),
-        _ => return Err(anyhow!("it is not SOURCE:TARGET[:OPTIONS]")).with_context(about),
-    };
-    if source.is_empty() || target.is_empty() {
-        return Err(anyhow!("source and target must not be empty")).with_context(about);
-    }
-    if !source.starts_with(['/', '.', '~']) {
-        return Err(anyhow!("{source:?} is not a path"))
-            .with_context(about)
-            .hint("begin a path with / or ./");
-    }
-    if !target.starts_with('/') {
-        return Err(anyhow!("the target {target:?} is not absolute")).with_context(about);
-    }
-    not_the_root(target).with_context(about)?;
-    let mut mount = BindWords::default();
-    for word in words.split(',').filter(|w| !w.is_empty()) {
-        mount.word(word).with_context(about)?;
-    }
-    Ok(Mount::Bind {
-        source: std::path::absolute(cwd.join(source)).with_context(about)?,
-        target: normal(target),
-        read_only: mount.read_only,
-        propagation: mount.propagation,
-        non_recursive: false,
-        create_source: true,
-    })
-}
-
-#[derive(Default)]
-struct BindWords {
-    read_only: bool,
-    propagation: Option<String>,
-}
-
-impl BindWords {
-    fn word(&mut self, word: &str) -> Result<()> {
-        match word {
-            "ro" | "readonly" => self.read_only = true,
-            // Labels of SELinux: nothing to do where there is none.
-            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" | "rbind" | "bind" => {}
-            p if PROPAGATIONS.contains(&p) => self.propagation = Some(p.to_owned()),
-            other => bail!("there is no option {other:?}"),
-        }
-        Ok(())
-    }
-}
-
-/// `--mount type=...,source=...,target=...`.
-pub(super) fn mount(text: &str, cwd: &Path) -> Result<Mount> {
-    let about = || format!("cannot use the mount {text:?}");
-    let (mut kind, mut source, mut target) = ("volume", None, None);
-    let mut bind = BindWords::default();
-    let (mut non_recursive, mut options) = (false, Vec::new());
-    for field in text.split(',') {
-        let (key, value) = field.split_once('=').unwrap_or((field, "true"));
-        match key {
-            "type" => kind = value,
-            "source" | "src" => source = Some(value),
-            "target" | "destination" | "dst" => target = Some(value),
-            "readonly" | "ro" => bind.read_only = truth(value).with_context(about)?,
-            "bind-propagation" => bind.word(value).with_context(about)?,
-            "bind-nonrecursive" => non_recursive = truth(value).with_context(about)?,
-            "bind-recursive" => non_recursive = value == "disabled",
-            "tmpfs-size" => options.push(format!("size={}", quantity::bytes(value).with_context(about)?)),
-            "tmpfs-mode" => options.push(format!("mode={value}")),
-            "consistency" => {}
-            other => return Err(anyhow!("there is no field {other:?}")).with_context(about),
-        }
-    }
-    let target = target.ok_or_else(|| anyhow!("it has no target")).with_context(about)?;
-    if !target.starts_with('/') {
-        return Err(anyhow!("the target {target:?} is not absolute")).with_context(about);
-    }
-    not_the_root(target).with_context(about)?;
-    match kind {
-        "tmpfs" => {
-            if bind.read_only {
-                options.push("ro".into());
-            }
-            Ok(Mount::Tmpfs { target: normal(target), options })
-        }
-        "bind" => {
-            let source = source.ok_or_else(|| anyhow!("it has no source")).with_context(about)?;
-            Ok(Mount::Bind {
-                source: std::path::absolute(cwd.join(source)).with_context(about)?,
-                target: normal(target),
-                read_only: bind.read_only,
-                propagation: bind.propagation,
-                non_recursive,
-                create_source: false,
-            })
-        }
-        other => Err(anyhow!("type {other:?} is not bind or tmpfs")).with_context(about),
-    }
-}
-
-/// `--tmpfs PATH[:OPTIONS]`.
-pub(super) fn tmpfs(text: &str) -> Result<Mount> {
-    let (target, words) = text.split_once(':').unwrap_or((text, ""));
-    if !target.starts_with('/') {
-        bail!("cannot use the tmpfs {text:?}: its path is not absolute");
-    }
-    not_the_root(target).with_context(|| format!("cannot use the tmpfs {text:?}"))?;
-    let options = words.split(',').filter(|w| !w.is_empty()).map(str::to_owned).collect();
-    Ok(Mount::Tmpfs { target: normal(target), options })
-}
-
-/// Something on top of the container's root would hide all of it.
-fn not_the_root(target: &str) -> Result<()> {
-    anyhow::ensure!(normal(target) != Path::new("/"), "its target is the container's root");
-    Ok(())
-}
-
-fn truth(value: &str) -> Result<bool> {
-    match value {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        other => bail!("{other:?} is neither true nor false"),
-    }
-}
-
-/// Without `.`, `..` and double slashes: what is mounted upon must be what is compared.
-fn normal(path: &str) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for component in Path::new(path).components() {
-        match component {
-            std::path::Component::ParentDir => drop(clean.pop()),
-            std::path::Component::Normal(name) => clean.push(name),
-            _ => {}
-        }
-    }
-    clean
-}
+use crate::spec::mount::normal;
+use crate::spec::options::Device;
 
 /// `--device HOST[:CONTAINER][:rwm]`.
 pub(super) fn device(text: &str) -> Result<Device> {
@@ -255,27 +112,6 @@ pub(super) fn address(text: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn volumes_parse() {
-        let check = |text: &str, want: &str| {
-            let got = match volume(text, Path::new("/cwd")) {
-                Ok(Mount::Bind { source, target, read_only, propagation, .. }) => {
-                    format!("{} {} {read_only} {propagation:?}", source.display(), target.display())
-                }
-                Ok(_) => unreachable!("-v binds"),
-                Err(error) => error.root_cause().to_string(),
-            };
-            assert!(got.contains(want), "{text}: {got}");
-        };
-        check("/a:/b", "/a /b false None");
-        check("./a:/b/../c:ro,rshared", "/cwd/a /c true Some(\"rshared\")");
-        check("/a:b", "not absolute");
-        check("/a:/b:no", "no option");
-        check("/a", "SOURCE:TARGET");
-        check(":/b", "must not be empty");
-        check("/a:/b/..", "container's root");
-    }
 
     #[test]
     fn values_parse() {

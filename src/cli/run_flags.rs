@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{life_flags, log_flags, parse, registry_flags};
+use super::{life_flags, log_flags, mount_flags, parse, registry_flags};
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
 use crate::fs;
@@ -52,9 +52,6 @@ const ONE: &[(&str, char, &str, &str)] = &[
 const MANY: &[(&str, char, &str, &str)] = &[
     ("env", 'e', "KEY[=VALUE]", "Set an environment variable; without a value, the caller's"),
     ("env-file", '\0', "FILE", "Set the variables of FILE"),
-    ("volume", 'v', "SRC:DST[:OPTIONS]", "Bind a path of the host; a missing one is made"),
-    ("mount", '\0', "FIELDS", "type=bind|tmpfs,source=...,target=...; a missing source is an error"),
-    ("tmpfs", '\0', "DIR[:OPTIONS]", "Mount an empty file system in memory"),
     ("cap-add", '\0', "CAP", "Add a capability, or ALL"),
     ("cap-drop", '\0', "CAP", "Drop a capability, or ALL"),
     ("security-opt", '\0', "OPTION", "seccomp=unconfined|FILE, no-new-privileges, systempaths=unconfined"),
@@ -106,8 +103,8 @@ pub(super) fn flags(command: Command) -> Command {
     log_flags::add(life_flags::add(registry_flags::add(command)))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
-        .args(ONE.iter().map(|f| value(f).overrides_with(f.0)))
-        .args(MANY.iter().map(|f| value(f).action(ArgAction::Append)))
+        .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
+        .args(MANY.iter().chain(mount_flags::MANY).map(|f| value(f).action(ArgAction::Append)))
         .args(SWITCHES.iter().map(switch))
         .mut_arg("network", |a| a.visible_alias("net"))
 }
@@ -190,7 +187,6 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
         terminal: matches.get_flag("tty"),
         interactive: matches.get_flag("interactive"),
         read_only: matches.get_flag("read-only"),
-        mounts: mounts(matches)?,
         cap_add: all("cap-add"),
         cap_drop: all("cap-drop"),
         privileged: matches.get_flag("privileged"),
@@ -218,6 +214,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
         oom_score_adj: number(matches, "oom-score-adj")?,
         ..Options::default()
     };
+    mount_flags::read(matches, &mut options)?;
     if let Some(signal) = &options.stop_signal {
         crate::engine::stop::parse_signal(signal)?;
     }
@@ -237,21 +234,6 @@ pub(super) fn environment(matches: &ArgMatches, host: &Host) -> Result<Vec<Strin
         env.extend(parse::env(word, &of_host)?);
     }
     Ok(env)
-}
-
-fn mounts(matches: &ArgMatches) -> Result<Vec<crate::spec::options::Mount>> {
-    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let mut mounts = Vec::new();
-    for word in many(matches, "volume") {
-        mounts.push(parse::volume(word, &cwd)?);
-    }
-    for word in many(matches, "mount") {
-        mounts.push(parse::mount(word, &cwd)?);
-    }
-    for word in many(matches, "tmpfs") {
-        mounts.push(parse::tmpfs(word)?);
-    }
-    Ok(mounts)
 }
 
 fn limits(matches: &ArgMatches) -> Result<Limits> {

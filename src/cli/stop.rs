@@ -69,7 +69,7 @@ pub(super) fn rm_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8>
     }
     let engine = session.engine_as_root()?;
     each(&names, |name| {
-        match remove::remove(&engine, name) {
+        match remove::remove(&engine, name, matches.get_flag("volumes")) {
             Err(error) if force && crate::engine::is_not_found(&error) => return Ok(()),
             other => other?,
         }

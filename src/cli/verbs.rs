@@ -7,6 +7,7 @@ use super::{
 };
 // A line of their own for those that came later: lists are where branches meet.
 use super::cp;
+use super::volume;
 
 macro_rules! verb {
     ($name:literal, $about:literal, $args:path, $run:path $(, $alias:literal)*) => {
@@ -180,10 +181,25 @@ pub(super) static MANIFEST: &[Verb] = &[
     ),
 ];
 
+pub(super) static VOLUME: &[Verb] = &[
+    verb!("create", "Make a volume", volume::create_args, volume::create_verb),
+    verb!("ls", "List volumes", volume::ls_args, volume::ls_verb, "list"),
+    verb!("inspect", "Show everything about volumes", volume::inspect_args, volume::inspect_verb),
+    verb!("rm", "Remove volumes", volume::rm_args, volume::rm_verb, "remove"),
+    verb!("prune", "Remove volumes that no container uses", volume::prune_args, volume::prune_verb),
+    verb!(
+        "exists",
+        "Tell by the exit code whether there is such a volume",
+        volume::exists_args,
+        volume::exists_verb
+    ),
+];
+
 /// The groups: name, place in the help, verbs.
 pub(super) static GROUPS: &[(&str, &str, &[Verb])] = &[
     ("container", "Work with containers", CONTAINER),
     ("image", "Work with images", IMAGE),
     ("manifest", "Work with lists of images for several platforms", MANIFEST),
+    ("volume", "Work with volumes", VOLUME),
     ("system", "Work with the store as a whole", SYSTEM),
 ];

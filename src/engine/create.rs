@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
-use super::{Engine, devices, name, reap};
+use super::{Engine, devices, mounts, name, reap};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
@@ -20,6 +20,7 @@ use crate::spec::{self, Facts};
 use crate::store::Store;
 use crate::store::container::{self, ContainerDir, Record, Restart, Source};
 use crate::store::gc;
+use crate::store::grave;
 use crate::store::image;
 use crate::store::image::Image;
 use crate::store::journal::{self, Event};
@@ -27,6 +28,7 @@ use crate::store::layer;
 use crate::store::log_config::LogConfig;
 use crate::store::person::Person;
 use crate::store::pin::Pins;
+use crate::store::volume;
 use crate::supervisor::log::Settings;
 
 /// What a container is to be made from and how.
@@ -88,6 +90,7 @@ pub struct Planned {
     spec: Spec,
     hostname: String,
     options: Options,
+    mounts: mounts::Planned,
 }
 
 /// Plans and makes the container `id`.
@@ -105,11 +108,12 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
             .hint("a name is made of a-z A-Z 0-9 _ . - and begins with a letter or digit");
     }
     let (source, config) = source(engine, &wanted.from)?;
-    let options = wanted.options;
+    let mut options = wanted.options;
     check(&options)?;
     if wanted.log {
         Settings::of(&wanted.log_config)?.check_machine()?;
     }
+    let planned_mounts = mounts::plan(engine, &mut options, config.as_ref())?;
     let dir = ContainerDir::of(store, &id);
     let found = devices::look_up(&options, &store.ids)?;
     // In a user name space no device can be made, only the host's be bound.
@@ -125,6 +129,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         devices,
         device_binds,
         host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        places: planned_mounts.places.clone(),
     };
     let spec = spec::build(config.as_ref(), &with_home(&options, wanted.person.as_ref(), &dir), &facts)?;
     let hostname = spec::hostname(&options, &facts);
@@ -158,37 +163,28 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         log: wanted.log,
         config: super::config::of(config.as_ref(), &options, args),
         log_config: wanted.log_config,
+        volumes: planned_mounts.volumes.clone(),
+        mounted_layers: planned_mounts.layers.clone(),
         options: serde_json::to_value(&options).context("cannot encode the options")?,
     };
-    Ok(Planned { name: wanted.name, record, spec, hostname, options })
+    Ok(Planned { name: wanted.name, record, spec, hostname, options, mounts: planned_mounts })
 }
 
 /// A person has a home in the container's own directory, unless something else is mounted there.
 fn with_home<'a>(options: &'a Options, person: Option<&Person>, dir: &ContainerDir) -> Cow<'a, Options> {
     let Some(person) = person else { return Cow::Borrowed(options) };
-    let is_home = |mount: &Mount| {
-        let (Mount::Bind { target, .. } | Mount::Tmpfs { target, .. }) = mount;
-        *target == person.home
-    };
-    if options.mounts.iter().any(is_home) {
+    if options.mounts.iter().any(|mount| mount.target() == person.home) {
         return Cow::Borrowed(options);
     }
     let mut options = options.clone();
-    options.mounts.push(Mount::Bind {
-        source: dir.file("home"),
-        target: person.home.clone(),
-        read_only: false,
-        propagation: None,
-        non_recursive: false,
-        create_source: false,
-    });
+    options.mounts.push(Mount::bind(&dir.file("home"), &person.home));
     Cow::Owned(options)
 }
 
 /// Makes what was planned.
 pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
     let store = &engine.store;
-    let Planned { name, mut record, spec, hostname, options } = planned;
+    let Planned { name, mut record, spec, hostname, options, mounts } = planned;
     reap::sweep(store)?;
     if let Some(name) = &name {
         reap::settle_name(store, name)?;
@@ -198,16 +194,21 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
     let config_json = serde_json::to_vec(&spec).context("cannot encode the spec")?;
     let hostname_line = format!("{hostname}\n");
     let (hosts, resolv_conf) = (hosts(&options, &hostname), resolv_conf(&options));
-    let files: [(&str, &[u8]); 4] = [
+    let mut files: Vec<(&str, &[u8])> = vec![
         ("config.json", &config_json),
         ("hostname", hostname_line.as_bytes()),
         ("hosts", hosts.as_bytes()),
         ("resolv.conf", resolv_conf.as_bytes()),
     ];
+    let is_unfilled = mounts::is_filling_wanted(&options);
+    if is_unfilled {
+        files.push((mounts::UNFILLED, b""));
+    }
     let pins = take_home(store, &record.source)?;
     // From looking whether the layers are there until a record says that they are needed.
     let held_off = gc::hold_off(store)?;
     check_layers(store, &mut record)?;
+    let no_removals = if record.volumes.is_empty() { None } else { Some(volume::hold_off(store)?) };
     let (dir, lock) = match name {
         Some(name) => {
             record.name = name;
@@ -216,6 +217,19 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
         None => create_unnamed(engine, &mut record, &files)?,
     };
     drop((held_off, pins));
+    // The record is there first: whoever removes volumes sees that these are in use, and whoever finds us killed finds
+    // whose they are.
+    let made =
+        if no_removals.is_some() { mounts::make_volumes(store, &options, &mounts.places) } else { Ok(()) };
+    drop(no_removals);
+    let filled = made.and_then(|()| {
+        if is_unfilled { mounts::fill_volumes(store, &dir, &record, &options) } else { Ok(()) }
+    });
+    if let Err(error) = filled {
+        dir.remove(store)?;
+        grave::remove_volumes(store, &record)?;
+        return Err(error.context(format!("cannot create container {}", record.name)));
+    }
     journal::note(store, &Event::of_container(&record, "create"));
     let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
     Ok(Created { dir, record, resources, lock })
@@ -317,11 +331,6 @@ fn check(options: &Options) -> Result<()> {
     }
     refuse_absent("cpuset-cpus", options.limits.cpuset_cpus.as_deref(), "/sys/devices/system/cpu/online")?;
     refuse_absent("cpuset-mems", options.limits.cpuset_mems.as_deref(), "/sys/devices/system/node/online")?;
-    let mut targets = std::collections::HashSet::new();
-    for mount in &options.mounts {
-        let (Mount::Bind { target, .. } | Mount::Tmpfs { target, .. }) = mount;
-        anyhow::ensure!(targets.insert(target), "cannot mount twice on {}", target.display());
-    }
     for key in options.sysctls.keys() {
         let is_private = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|p| key.starts_with(p))
             || matches!(key.as_str(), "kernel.sem" | "kernel.domainname" | "kernel.hostname")

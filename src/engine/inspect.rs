@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Engine, reap};
+use super::{Engine, inspect_mounts, reap};
 use crate::fs;
 use crate::oci::runtime::Spec;
-use crate::spec::options::{Mount, Network, Options};
+use crate::spec::options::{Network, Options};
 use crate::store::container::{ContainerDir, Exit, Record, Source, State, Status};
 
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -50,7 +50,7 @@ pub fn inspect(engine: &Engine, wanted: &str) -> Result<Value> {
         "ExecIDs": null,
         "HostConfig": host_config(&options, &record),
         "GraphDriver": { "Name": driver, "Data": { "MergedDir": file("merged"), "UpperDir": file("upper"), "WorkDir": file("work") } },
-        "Mounts": mounts(&options),
+        "Mounts": inspect_mounts::mounts(&engine.store, &options),
         "Config": config(&options, &record, &spec, &image),
         "NetworkSettings": { "Ports": {}, "Networks": network(&options) },
     }))
@@ -87,23 +87,13 @@ fn state(status: &Status, dir: &ContainerDir) -> Value {
 
 fn host_config(options: &Options, record: &Record) -> Value {
     let limits = &options.limits;
-    let binds: Vec<String> = options
-        .mounts
-        .iter()
-        .filter_map(|m| match m {
-            Mount::Bind { source, target, read_only, .. } => Some(format!(
-                "{}:{}{}",
-                source.display(),
-                target.display(),
-                if *read_only { ":ro" } else { "" }
-            )),
-            Mount::Tmpfs { .. } => None,
-        })
-        .collect();
     let ulimits: Vec<Value> =
         options.ulimits.iter().map(|(n, s, h)| json!({ "Name": n, "Soft": s, "Hard": h })).collect();
     json!({
-        "Binds": binds,
+        "Binds": inspect_mounts::binds(options),
+        "Mounts": inspect_mounts::asked(options),
+        "Tmpfs": inspect_mounts::tmpfs(options),
+        "VolumesFrom": options.volumes_from,
         "LogConfig": log_config(record),
         "NetworkMode": match options.network { Network::Host => "host", Network::None => "none" },
         "PortBindings": {},
@@ -140,31 +130,6 @@ fn log_config(record: &Record) -> Value {
     json!({ "Type": driver, "Config": record.log_config.options })
 }
 
-fn mounts(options: &Options) -> Vec<Value> {
-    options
-        .mounts
-        .iter()
-        .map(|m| match m {
-            Mount::Bind { source, target, read_only, propagation, .. } => json!({
-                "Type": "bind",
-                "Source": source.display().to_string(),
-                "Destination": target.display().to_string(),
-                "Mode": if *read_only { "ro" } else { "" },
-                "RW": !read_only,
-                "Propagation": propagation.as_deref().unwrap_or("rprivate"),
-            }),
-            Mount::Tmpfs { target, .. } => json!({
-                "Type": "tmpfs",
-                "Source": "",
-                "Destination": target.display().to_string(),
-                "Mode": "",
-                "RW": true,
-                "Propagation": "",
-            }),
-        })
-        .collect()
-}
-
 fn config(options: &Options, record: &Record, spec: &Spec, image: &str) -> Value {
     let process = spec.process().as_ref();
     let args = process.and_then(|p| p.args().clone()).unwrap_or_default();
@@ -184,7 +149,7 @@ fn config(options: &Options, record: &Record, spec: &Spec, image: &str) -> Value
         "Env": process.and_then(|p| p.env().clone()).unwrap_or_default(),
         "Cmd": command,
         "Image": image,
-        "Volumes": null,
+        "Volumes": inspect_mounts::config_volumes(options),
         "WorkingDir": process.map(|p| p.cwd().display().to_string()).unwrap_or_default(),
         "Entrypoint": entrypoint,
         "Labels": record.labels,

@@ -73,6 +73,12 @@ impl Mounted {
             Mount::Bind { source, target, .. } => {
                 Some(Mounted { name: text(source), destination: text(target), is_volume: false })
             }
+            Mount::Volume { name, target, .. } => {
+                Some(Mounted { name: name.clone(), destination: text(target), is_volume: true })
+            }
+            Mount::Image { image, target, .. } => {
+                Some(Mounted { name: image.clone(), destination: text(target), is_volume: false })
+            }
             Mount::Tmpfs { .. } => None,
         }
     }

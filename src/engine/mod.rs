@@ -10,8 +10,10 @@ pub mod events;
 pub mod exec;
 pub mod files;
 pub mod inspect;
+pub mod inspect_mounts;
 pub mod list;
 pub mod logs;
+pub mod mounts;
 pub mod name;
 pub mod reap;
 pub mod remove;
@@ -20,6 +22,7 @@ pub mod shell;
 pub mod size;
 pub mod start;
 pub mod stop;
+pub mod volume;
 pub mod wait;
 mod watch;
 

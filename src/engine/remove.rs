@@ -4,9 +4,10 @@ use anyhow::{Context, Result, anyhow};
 
 use super::{Engine, reap};
 use crate::error::ResultExt;
+use crate::store::grave;
 
-/// Removes a container that does not run.
-pub fn remove(engine: &Engine, wanted: &str) -> Result<()> {
+/// Removes a container that does not run, and with `volumes` the anonymous volumes that no other container uses.
+pub fn remove(engine: &Engine, wanted: &str, volumes: bool) -> Result<()> {
     let dir = engine.find(wanted)?;
     let about = || format!("cannot remove {wanted}");
     let _lock = loop {
@@ -25,5 +26,10 @@ pub fn remove(engine: &Engine, wanted: &str) -> Result<()> {
             None => reap::pause(),
         }
     };
-    dir.remove(&engine.store).with_context(about)
+    let record = if volumes { dir.record().ok() } else { None };
+    dir.remove(&engine.store).with_context(about)?;
+    match record {
+        Some(record) => grave::remove_volumes(&engine.store, &record).with_context(about),
+        None => Ok(()),
+    }
 }

@@ -135,7 +135,7 @@ pub fn here(host: &Host, from: &str, as_root: bool, command: &[String]) -> Resul
         Here { env: Vec::new(), workdir: person.home.clone(), mounts: Vec::new(), warning: None, person };
     match cwd {
         Some(cwd) if !is_system(&cwd) => {
-            here.mounts.push(bind(&cwd, &cwd));
+            here.mounts.push(Mount::bind(&cwd, &cwd));
             here.workdir = cwd;
         }
         // Its copy of the machine has that directory too.
@@ -152,27 +152,10 @@ pub fn here(host: &Host, from: &str, as_root: bool, command: &[String]) -> Resul
     if let Some(socket) = socket {
         let inside = agent(&here.person, from == MACHINE);
         here.env.push(format!("SSH_AUTH_SOCK={}", inside.display()));
-        here.mounts.push(bind(&socket, &inside));
+        here.mounts.push(Mount::bind(&socket, &inside));
     }
-    here.person.follows = here.mounts.iter().map(|m| target(m).to_owned()).collect();
+    here.person.follows = here.mounts.iter().map(|m| m.target().to_owned()).collect();
     Ok(here)
-}
-
-fn bind(source: &Path, target: &Path) -> Mount {
-    Mount::Bind {
-        source: source.to_owned(),
-        target: target.to_owned(),
-        read_only: false,
-        propagation: None,
-        non_recursive: false,
-        create_source: false,
-    }
-}
-
-fn target(mount: &Mount) -> &Path {
-    match mount {
-        Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } => target,
-    }
 }
 
 fn person(host: &Host, as_root: bool, runs_shell: bool) -> Result<Person> {
@@ -298,7 +281,7 @@ pub fn furnish(wanted: &mut CreateOptions, here: &Here, from: &str) {
     options.env.splice(0..0, here.env.iter().cloned());
     options.workdir.get_or_insert_with(|| here.workdir.to_string_lossy().into_owned());
     let follow = following(here, options);
-    let follows = follow.iter().map(|m| target(m).to_owned()).collect();
+    let follows = follow.iter().map(|m| m.target().to_owned()).collect();
     options.mounts.extend(follow);
     // A shell ignores SIGTERM; what it obeys is that its terminal is gone.
     options.stop_signal.get_or_insert_with(|| "SIGHUP".into());
@@ -338,7 +321,7 @@ pub fn refresh(
     let mut options: Options =
         serde_json::from_value(record.options.clone()).context("cannot read the record")?;
     let left = record.person.take().map(|person| person.follows).unwrap_or_default();
-    options.mounts.retain(|m| !left.iter().any(|t| t == target(m)));
+    options.mounts.retain(|m| !left.iter().any(|t| t == m.target()));
     let follow = following(here, &options);
     let home = dir.file("home");
     let mut mounts = spec.mounts().clone().unwrap_or_default();
@@ -353,7 +336,7 @@ pub fn refresh(
     // Shorter paths first, so that a mount below another is not hidden by it.
     mounts.sort_by_key(|m| m.destination().components().count());
     spec.set_mounts(Some(mounts));
-    let follows = follow.iter().map(|m| target(m).to_owned()).collect();
+    let follows = follow.iter().map(|m| m.target().to_owned()).collect();
     record.person = Some(Person { follows, ..here.person.clone() });
     options.mounts.extend(follow);
     options.terminal = now.terminal;
@@ -378,7 +361,7 @@ pub fn refresh(
 
 /// The mounts that come along, but for those in whose place something else was asked for.
 fn following(here: &Here, options: &Options) -> Vec<Mount> {
-    let is_taken = |mount: &Mount| options.mounts.iter().any(|m| target(m) == target(mount));
+    let is_taken = |mount: &Mount| options.mounts.iter().any(|m| m.target() == mount.target());
     here.mounts.iter().filter(|m| !is_taken(m)).cloned().collect()
 }
 

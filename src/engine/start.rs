@@ -111,6 +111,7 @@ pub fn start_changed(
     let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
     let full = record.options.get("full_isolation").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let about = || format!("cannot start {}", record.name);
+    super::mounts::fill_if_unfilled(&engine.store, &dir, &record).with_context(about)?;
     let supervisor = sealed::executable()
         .and_then(|executable| supervise(&dir, executable, record.terminal, full, options, events))
         .with_context(about)?;

@@ -5,6 +5,7 @@
 
 pub mod digest;
 pub mod reference;
+pub mod words;
 
 pub use digest::{ChainId, DiffId, Digest};
 pub use oci_spec::{image, runtime};

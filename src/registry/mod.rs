@@ -56,6 +56,7 @@ pub use backoff::Backoff;
 pub use credentials::Credentials;
 pub use failure::{BlobUnknown, Cut, Unauthorized};
 pub use repository::{BlobStream, Manifest, Repository};
+pub use resolver::Resolver;
 
 /// Where docker.io is: the name is older than its registry.
 const HUB: &str = "registry-1.docker.io";

@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode};
@@ -13,6 +13,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, O
 use super::rootfs::{Root, is_dir, is_proc};
 use crate::error::ResultExt;
 use crate::oci::runtime::Mount;
+use crate::oci::words::{OWN, READ_ONLY_ALONE, SUBPATH};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
 const ATIME_MASK: u64 = 0x70;
@@ -32,6 +33,10 @@ pub struct Options {
     pub bind: bool,
     /// Whether submounts come along.
     pub recursive: bool,
+    /// What is mounted of the source; all of it without.
+    pub subpath: Option<PathBuf>,
+    /// Whether submounts stay writable.
+    pub read_only_alone: bool,
     /// What is left for the file system: `size=64m`.
     pub data: Vec<String>,
 }
@@ -78,7 +83,9 @@ pub fn parse_options(words: &[String]) -> Options {
             match word.as_str() {
                 "bind" => options.bind = true,
                 "rbind" => (options.bind, options.recursive) = (true, true),
-                "defaults" | "async" | "nomand" => {}
+                "defaults" | "async" | "nomand" | "idmap" | "ridmap" | OWN => {}
+                READ_ONLY_ALONE => options.read_only_alone = true,
+                _ if word.starts_with(SUBPATH) => options.subpath = Some(word[SUBPATH.len()..].into()),
                 _ => options.data.push(word.clone()),
             }
         }
@@ -102,12 +109,31 @@ pub fn clone_tree(source: &Path, options: &Options) -> Result<Detached> {
     if options.recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = rustix::mount::open_tree(CWD, source, flags)
-        .with_context(|| format!("cannot bind {}", source.display()))?;
+    let about = || format!("cannot bind {}", source.display());
+    let tree = match &options.subpath {
+        None => rustix::mount::open_tree(CWD, source, flags).with_context(about)?,
+        // By descriptor: what is in the source may be changed while we look (CVE-2024-23651).
+        Some(path) => {
+            let inner = locate_beneath(&Root::open_host(source)?, path).with_context(about)?;
+            rustix::mount::open_tree(&inner, c"", flags | OpenTreeFlags::AT_EMPTY_PATH).with_context(about)?
+        }
+    };
     let is_dir = is_dir(&tree)?;
-    set_attributes(&tree, options, options.recursive)
-        .with_context(|| format!("cannot set mount options on {}", source.display()))?;
+    let about = || format!("cannot set mount options on {}", source.display());
+    if options.read_only_alone {
+        let all = Options { set: options.set & !1, ..options.clone() };
+        set_attributes(&tree, &all, options.recursive).with_context(about)?;
+        read_only(&tree, false).with_context(about)?;
+    } else {
+        set_attributes(&tree, options, options.recursive).with_context(about)?;
+    }
     Ok(Detached { tree, is_dir })
+}
+
+/// What a subpath leads to; its symlinks lead nowhere else.
+fn locate_beneath(root: &Root, path: &Path) -> Result<OwnedFd> {
+    let about = || format!("cannot use its subpath {}", path.display());
+    root.locate(path).with_context(about).hint("a subpath must exist; its links are followed inside only")
 }
 
 /// Changes a detached tree's attributes and propagation.
@@ -158,7 +184,21 @@ pub fn place(root: &Root, mount: &Mount, detached: Option<Detached>) -> Result<(
     let about = || format!("cannot mount on {} in the container", destination.display());
     let (tree, is_dir) = match detached {
         Some(d) => (d.tree, d.is_dir),
-        None => (file_system(mount).with_context(about)?, true),
+        None => {
+            let tree = file_system(mount).with_context(about)?;
+            match parse_options(mount.options().as_deref().unwrap_or_default()).subpath {
+                None => (tree, true),
+                Some(path) => {
+                    let inner = locate_beneath(&Root::from(tree), &path).with_context(about)?;
+                    let is_dir = self::is_dir(&inner)?;
+                    // Before Linux 6.15 what is mounted nowhere cannot be cloned.
+                    let tree = clone_at(&inner)
+                        .context("this kernel cannot mount a part of it")
+                        .with_context(about)?;
+                    (tree, is_dir)
+                }
+            }
+        }
     };
     let target = if is_dir {
         root.create_dir_all(destination, Mode::from_raw_mode(0o755))?

@@ -1,7 +1,8 @@
 //! Image config + options + facts -> the OCI runtime spec. Pure: nothing is opened here.
 
 pub mod capabilities;
-mod mounts;
+pub mod mount;
+pub mod mounts;
 pub mod options;
 pub mod person;
 mod process;
@@ -38,6 +39,8 @@ pub struct Facts<'a> {
     pub device_binds: Vec<(std::path::PathBuf, std::path::PathBuf)>,
     /// The machine's name.
     pub host_name: String,
+    /// What volumes and images are as mounts.
+    pub places: mounts::Places,
 }
 
 /// Builds the spec. The user stays root here: names can only be looked up once the root is mounted.

@@ -1,13 +1,27 @@
 //! The mounts of the spec: what every container has, then what was asked for.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Facts;
-use super::options::{self, Options};
+use super::mount::{Mount as Asked, Recursive};
+use super::options::Options;
 use crate::oci::runtime::Mount;
+use crate::oci::words::{OWN, READ_ONLY_ALONE, SUBPATH};
 
 /// Docker's size of /dev/shm.
 const SHM_SIZE: u64 = 64 << 20;
+
+/// What volumes and images are as mounts: found by the engine, because it takes looking into the store.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// By the volume's name: type, source, option words.
+    pub volumes: BTreeMap<String, (String, PathBuf, Vec<String>)>,
+    /// By the image as typed: directories, top-most first.
+    pub images: BTreeMap<String, Vec<PathBuf>>,
+    /// Whether overlay takes its marks from `user.` attributes.
+    pub userxattr: bool,
+}
 
 fn mount(target: &Path, fs_type: &str, source: &Path, words: &[&str]) -> Mount {
     let mut mount = Mount::default();
@@ -32,7 +46,7 @@ pub(super) fn build(options: &Options, facts: &Facts<'_>) -> Vec<Mount> {
         fs("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         fs("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
     ];
-    let wanted: Vec<&Path> = options.mounts.iter().map(target).collect();
+    let wanted: Vec<&Path> = options.mounts.iter().map(Asked::target).collect();
     for name in ["resolv.conf", "hostname", "hosts"] {
         let target = Path::new("/etc").join(name);
         if !wanted.contains(&target.as_path()) {
@@ -40,33 +54,64 @@ pub(super) fn build(options: &Options, facts: &Facts<'_>) -> Vec<Mount> {
         }
     }
     // Shorter paths first, so that a mount below another is not hidden by it.
-    let mut asked: Vec<&options::Mount> = options.mounts.iter().collect();
-    asked.sort_by_key(|m| target(m).components().count());
+    let mut asked: Vec<&Asked> = options.mounts.iter().collect();
+    asked.sort_by_key(|m| m.target().components().count());
     mounts.retain(|m| !wanted.contains(&m.destination().as_path()));
-    mounts.extend(asked.into_iter().map(from_option));
+    mounts.extend(asked.into_iter().map(|m| from_option(m, &facts.places)));
     let bound =
         |(host, target): &(PathBuf, PathBuf)| mount(target, "bind", host, &["bind", "nosuid", "noexec"]);
     mounts.extend(facts.device_binds.iter().map(bound));
     mounts
 }
 
-fn target(mount: &options::Mount) -> &Path {
-    match mount {
-        options::Mount::Bind { target, .. } | options::Mount::Tmpfs { target, .. } => target,
-    }
-}
-
-fn from_option(asked: &options::Mount) -> Mount {
+fn from_option(asked: &Asked, places: &Places) -> Mount {
     match asked {
-        options::Mount::Bind { source, target, read_only, propagation, non_recursive, .. } => {
-            let words = [
+        Asked::Bind { source, target, read_only, propagation, non_recursive, recursive, own, .. } => {
+            let mut words = vec![
                 if *non_recursive { "bind" } else { "rbind" },
                 if *read_only { "ro" } else { "rw" },
                 propagation.as_deref().unwrap_or("rprivate"),
             ];
+            let alone = *read_only && *recursive == Recursive::Writable;
+            for (is_set, word) in [(alone, READ_ONLY_ALONE), (*own, OWN)] {
+                if is_set {
+                    words.push(word);
+                }
+            }
             mount(target, "bind", source, &words)
         }
-        options::Mount::Tmpfs { target, options } => {
+        Asked::Volume { name, target, read_only, subpath, propagation, .. } => {
+            let plain = || ("bind".to_owned(), PathBuf::new(), Vec::new());
+            let (fs_type, source, options) = places.volumes.get(name).cloned().unwrap_or_else(plain);
+            let mut words: Vec<&str> = options.iter().map(String::as_str).collect();
+            if fs_type == "bind" {
+                words.extend(["rbind", propagation.as_deref().unwrap_or("rprivate")]);
+            }
+            if *read_only {
+                words.push("ro");
+            }
+            let subpath = subpath.as_ref().map(|path| format!("{SUBPATH}{}", path.display()));
+            words.extend(subpath.as_deref());
+            mount(target, &fs_type, &source, &words)
+        }
+        Asked::Image { image, target, subpath } => {
+            let dirs = places.images.get(image).map(Vec::as_slice).unwrap_or_default();
+            let subpath = subpath.as_ref().map(|path| format!("{SUBPATH}{}", path.display()));
+            if let [only] = dirs {
+                let mut words = vec!["bind", "ro", "rprivate"];
+                words.extend(subpath.as_deref());
+                return mount(target, "bind", only, &words);
+            }
+            let layers: Vec<String> = dirs.iter().map(|dir| format!("lowerdir+={}", dir.display())).collect();
+            let mut words = vec!["ro"];
+            words.extend(layers.iter().map(String::as_str));
+            if places.userxattr {
+                words.push("userxattr");
+            }
+            words.extend(subpath.as_deref());
+            mount(target, "overlay", Path::new("overlay"), &words)
+        }
+        Asked::Tmpfs { target, options, .. } => {
             let mut words = vec!["nosuid", "nodev", "noexec"];
             words.retain(|w| !options.iter().any(|o| w.strip_prefix("no") == Some(o)));
             words.extend(options.iter().map(String::as_str));

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::mount::{Mount, Origin, Recursive};
+
 /// Everything that `run` and `create` can ask for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -31,8 +33,12 @@ pub struct Options {
     pub interactive: bool,
     /// The root is read-only.
     pub read_only: bool,
-    /// All mounts, in order.
+    /// All mounts, in order; once the container is planned also those of the image and of other containers.
     pub mounts: Vec<Mount>,
+    /// Containers whose mounts it gets: `NAME[:ro]`.
+    pub volumes_from: Vec<String>,
+    /// What becomes of the image's volumes.
+    pub image_volumes: ImageVolumes,
     /// Capabilities to add, without CAP_; `ALL` too.
     pub cap_add: Vec<String>,
     /// Capabilities to drop.
@@ -105,31 +111,16 @@ pub struct Limits {
     pub pids: Option<i64>,
 }
 
-/// A mount that was asked for.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub enum Mount {
-    /// A path of the host.
-    Bind {
-        /// Absolute path on the host.
-        source: PathBuf,
-        /// Absolute path in the container.
-        target: PathBuf,
-        /// Not writable.
-        read_only: bool,
-        /// `rprivate`, `rshared`...
-        propagation: Option<String>,
-        /// Submounts stay behind.
-        non_recursive: bool,
-        /// A missing source is made, as -v does.
-        create_source: bool,
-    },
-    /// An empty file system in memory.
-    Tmpfs {
-        /// Absolute path in the container.
-        target: PathBuf,
-        /// mount(8) options.
-        options: Vec<String>,
-    },
+/// What becomes of an image's volumes on which nothing is mounted.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub enum ImageVolumes {
+    /// An anonymous volume each.
+    #[default]
+    Volume,
+    /// A tmpfs each.
+    Tmpfs,
+    /// Nothing.
+    Ignore,
 }
 
 /// A device of the host.

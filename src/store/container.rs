@@ -89,8 +89,23 @@ pub struct Record {
     /// Where it goes and how.
     #[serde(default)]
     pub log_config: LogConfig,
+    /// The volumes that it uses: what keeps them from being removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeUse>,
+    /// Layers of images that are mounted in it besides its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounted_layers: Vec<DiffId>,
     /// The options as the engine understands them, for inspect.
     pub options: serde_json::Value,
+}
+
+/// A volume that a container uses.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct VolumeUse {
+    /// The volume's name.
+    pub name: String,
+    /// Whether nobody gave it that name: then it goes with the last container that uses it.
+    pub anonymous: bool,
 }
 
 /// Where a container's root comes from.

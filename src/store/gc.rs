@@ -160,10 +160,12 @@ pub fn needs(store: &Store) -> Result<Needs> {
     for id in container::ids(store)? {
         let dir = ContainerDir::of(store, &id);
         match dir.record() {
-            Ok(Record { source: Source::Image { diff_ids, .. }, .. }) => {
-                needs.digests.extend(diff_ids.into_iter().map(|d| d.0));
+            Ok(Record { source, mounted_layers, .. }) => {
+                needs.digests.extend(mounted_layers.into_iter().map(|d| d.0));
+                if let Source::Image { diff_ids, .. } = source {
+                    needs.digests.extend(diff_ids.into_iter().map(|d| d.0));
+                }
             }
-            Ok(_) => {}
             // It can never be started again; but it may run, on layers that nobody knows of.
             Err(_) if dir.status().is_ok_and(|status| status.is_alive()) => needs.unknown.push(id),
             Err(_) => {}

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::container::{ContainerDir, ephemeral};
-use super::{Store, name};
+use super::container::{ContainerDir, Record, ephemeral};
+use super::draft::Removed;
+use super::journal::{Event, Kind, note_all};
+use super::{Store, name, volume};
 use crate::fs;
 
 impl ContainerDir {
@@ -25,12 +27,37 @@ impl ContainerDir {
         if fs::metadata(&self.path)?.is_some() {
             fs::rename(&self.path, &grave)?;
         }
+        let mut volumes = Vec::new();
         match record {
-            Ok(record) => name::release(store, &record.name, &record.id)?,
+            Ok(record) => {
+                name::release(store, &record.name, &record.id)?;
+                if record.auto_remove {
+                    volumes = bury_volumes(store, &record)?;
+                }
+            }
             Err(_) => name::release_all_of(store, &id)?,
         }
-        Ok(Grave { path: grave, marker: ephemeral(store, &id) })
+        Ok(Grave { path: grave, marker: ephemeral(store, &id), volumes })
     }
+}
+
+/// Takes away the anonymous volumes of a container that is gone, as far as no other uses them.
+fn bury_volumes(store: &Store, record: &Record) -> Result<Vec<Removed>> {
+    let anonymous: Vec<&str> =
+        record.volumes.iter().filter(|v| v.anonymous).map(|v| v.name.as_str()).collect();
+    if anonymous.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (taken, kept) = volume::take_away(store, &anonymous)?;
+    let gone = anonymous.iter().filter(|name| kept.iter().all(|(other, _)| other != *name));
+    let event = |name: &&str| Event::now(Kind::Volume, "destroy", *name).with("driver", "local");
+    note_all(store, &gone.map(event).collect::<Vec<_>>());
+    Ok(taken)
+}
+
+/// [`bury_volumes`] at once: what `rm -v` does after the container is gone.
+pub fn remove_volumes(store: &Store, record: &Record) -> Result<()> {
+    bury_volumes(store, record).map(drop)
 }
 
 /// What is left of a container that is gone: files that only take room. A draft, so that a sweep clears one that nobody
@@ -40,12 +67,15 @@ pub struct Grave {
     path: PathBuf,
     /// That it was to go when it ends; means nothing any more.
     marker: PathBuf,
+    /// Its anonymous volumes.
+    volumes: Vec<Removed>,
 }
 
 impl Grave {
     /// Removes the files.
     pub fn clear(self) -> Result<()> {
         fs::remove_file(&self.marker)?;
+        drop(self.volumes);
         if fs::metadata(&self.path)?.is_some() {
             super::draft::remove(&self.path)?;
         }
@@ -69,6 +99,9 @@ pub fn sweep(store: &Store) -> Result<()> {
             && let Ok(Some(_lock)) = dir.try_lock()
         {
             name::release(store, &record.name, &record.id)?;
+            if record.auto_remove {
+                remove_volumes(store, &record)?;
+            }
             fs::remove_file(&ephemeral(store, &record.id))?;
         }
     }

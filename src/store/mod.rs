@@ -11,7 +11,7 @@ pub mod config;
 pub mod container;
 pub mod draft;
 pub mod gc;
-mod grave;
+pub mod grave;
 pub mod image;
 pub mod journal;
 pub mod layer;
@@ -27,6 +27,8 @@ pub mod rootfs;
 pub mod rotated;
 pub mod shipped;
 mod status;
+pub mod view;
+pub mod volume;
 
 use std::path::{Path, PathBuf};
 
@@ -40,6 +42,8 @@ pub const ENTRIES: &[&str] = &[
     "containers",
     "names",
     "names.lock",
+    "volumes",
+    "volumes.lock",
     "ephemeral",
     "events",
     "images",

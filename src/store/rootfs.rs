@@ -171,7 +171,7 @@ pub(super) fn overlay(
 
 /// Whether the kernel is at least this one. To be asked only where trying is no way to find out: before 6.5 overlay takes
 /// any option and complains, without saying about which, when it is too late.
-fn is_linux_since(major: u32, minor: u32) -> bool {
+pub(super) fn is_linux_since(major: u32, minor: u32) -> bool {
     let uname = rustix::system::uname();
     let mut numbers = uname.release().to_str().unwrap_or_default().split(|c: char| !c.is_ascii_digit());
     let mut next = || numbers.next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);

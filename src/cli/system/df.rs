@@ -13,6 +13,7 @@ use crate::cli::image::claims;
 use crate::cli::run_flags::one;
 use crate::cli::{Session, events, out, ps_row};
 use crate::engine::list::{self, Listed};
+use crate::engine::volume;
 use crate::image::usage::{self, ImageUsage, Usage};
 
 pub(in crate::cli) fn df_args(command: Command) -> Command {
@@ -31,13 +32,14 @@ pub(in crate::cli) fn df_verb(matches: &ArgMatches, session: &mut Session) -> Re
         return Err(anyhow!("cannot show it verbosely in a format: give one of both"));
     }
     let engine = session.engine_as_root()?;
+    let volumes = volume::list(&engine)?;
     let usage = usage::usage(&engine.store, &claims(&engine)?, &mut events)?;
     let containers = list::list(&engine)?;
     if is_verbose {
-        out::out(&verbose(&usage, &containers)?)?;
+        out::out(&verbose(&usage, &containers, &volumes)?)?;
         return Ok(0);
     }
-    let rows = rows(&usage, &containers);
+    let rows = rows(&usage, &containers, &volumes);
     out::out(&format::render_rows(format, headers::DISK_USAGE_TABLE, headers::DISK_USAGE, &rows)?)?;
     Ok(0)
 }
@@ -46,7 +48,7 @@ fn runs(container: &Listed) -> bool {
     container.status.is_alive()
 }
 
-fn rows(usage: &Usage, containers: &[Listed]) -> Vec<Value> {
+fn rows(usage: &Usage, containers: &[Listed], volumes: &[volume::Listed]) -> Vec<Value> {
     let row = |what: &str, total: usize, active: usize, size: u64, reclaimable: u64| {
         let mut shown = human::size_exact(reclaimable);
         if size > 0 {
@@ -66,6 +68,9 @@ fn rows(usage: &Usage, containers: &[Listed]) -> Vec<Value> {
     let stopped = usage.containers.iter().filter(|(id, _)| !is_running(id)).map(|(_, bytes)| bytes).sum();
     let of_containers = usage.containers.values().sum();
     let of_volumes = usage.volumes.values().sum();
+    let is_used = |name: &str| volumes.iter().any(|v| v.volume.name == name && !v.users.is_empty());
+    let unused = usage.volumes.iter().filter(|(name, _)| !is_used(name)).map(|(_, bytes)| bytes).sum();
+    let n_used = usage.volumes.keys().filter(|name| is_used(name)).count();
     vec![
         row("Images", usage.images.len(), active, usage.images_bytes, usage.images_reclaimable),
         row(
@@ -75,12 +80,12 @@ fn rows(usage: &Usage, containers: &[Listed]) -> Vec<Value> {
             of_containers,
             stopped,
         ),
-        row("Local Volumes", usage.volumes.len(), 0, of_volumes, of_volumes),
+        row("Local Volumes", usage.volumes.len(), n_used, of_volumes, unused),
         row("Build Cache", 0, 0, usage.build_cache, usage.build_cache),
     ]
 }
 
-fn verbose(usage: &Usage, containers: &[Listed]) -> Result<String> {
+fn verbose(usage: &Usage, containers: &[Listed], volumes: &[volume::Listed]) -> Result<String> {
     let mut text = "Images space usage:\n\n".to_owned();
     let rows: Vec<Value> = usage.images.iter().flat_map(image_rows).collect();
     text.push_str(&format::render_rows(
@@ -109,7 +114,10 @@ fn verbose(usage: &Usage, containers: &[Listed]) -> Result<String> {
     let rows: Vec<Value> = usage
         .volumes
         .iter()
-        .map(|(name, bytes)| json!({"Name": name, "Links": "0", "Size": human::size_exact(*bytes)}))
+        .map(|(name, bytes)| {
+            let links = volumes.iter().find(|v| v.volume.name == *name).map_or(0, |v| v.users.len());
+            json!({"Name": name, "Links": links.to_string(), "Size": human::size_exact(*bytes)})
+        })
         .collect();
     let columns = "table {{.Name}}\t{{.Links}}\t{{.Size}}";
     text.push_str(&format::render_rows(None, columns, headers::VOLUMES, &rows)?);

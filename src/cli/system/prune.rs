@@ -17,6 +17,7 @@ use crate::error;
 use crate::image::remove::{self, Options, Removed};
 use crate::store::image::Entry;
 use crate::store::layer::usage;
+use crate::store::volume::Volume;
 use crate::store::{container, draft};
 
 const PRUNE_FILTERS: &[&str] = &["until", "label", "label!"];
@@ -86,8 +87,13 @@ pub(in crate::cli) fn system_prune(matches: &ArgMatches, session: &mut Session) 
     } else {
         "all dangling images"
     };
+    let volumes = if matches.get_flag("volumes") {
+        "  - all anonymous volumes not used by at least one container\n"
+    } else {
+        ""
+    };
     let warning = format!(
-        "WARNING! This will remove:\n  - all stopped containers\n  - {images}\n  - what interrupted commands left behind\n"
+        "WARNING! This will remove:\n  - all stopped containers\n{volumes}  - {images}\n  - what interrupted commands left behind\n"
     );
     if !matches.get_flag("force") && !confirm(&warning)? {
         return Ok(0);
@@ -95,6 +101,9 @@ pub(in crate::cli) fn system_prune(matches: &ArgMatches, session: &mut Session) 
     let engine = session.engine_as_root()?;
     let mut pruned = Pruned::default();
     pruned.containers(&engine, &chosen)?;
+    if matches.get_flag("volumes") {
+        pruned.volumes(&engine, &chosen)?;
+    }
     pruned.leftovers(&engine)?;
     pruned.images(&engine, &chosen, all)?;
     pruned.tell()
@@ -117,6 +126,11 @@ impl<'a> Chosen<'a> {
             && self.until.is_none_or(|until| summary.created.unwrap_or(Timestamp::UNIX_EPOCH) < until)
     }
 
+    /// As docker: the age of a volume is no reason.
+    fn volume(&self, volume: &Volume) -> bool {
+        self.filters.match_labels(|key| volume.labels.get(key).map(String::as_str))
+    }
+
     fn container(&self, container: &Listed) -> bool {
         let record = &container.record;
         let is_ended = !container.status.is_alive();
@@ -130,6 +144,7 @@ impl<'a> Chosen<'a> {
 #[derive(Default)]
 struct Pruned {
     containers: Vec<String>,
+    volumes: Vec<String>,
     images: Vec<Removed>,
     errors: Vec<anyhow::Error>,
     bytes: u64,
@@ -142,7 +157,7 @@ impl Pruned {
             let dir = container::ContainerDir::of(&engine.store, id);
             // One that cannot be counted can still be removed.
             let bytes = usage::of(&dir.path).unwrap_or(0);
-            match engine::remove::remove(engine, id) {
+            match engine::remove::remove(engine, id, false) {
                 Ok(()) => {
                     self.containers.push(id.clone());
                     self.bytes += bytes;
@@ -163,6 +178,13 @@ impl Pruned {
         Ok(())
     }
 
+    fn volumes(&mut self, engine: &Engine, chosen: &Chosen<'_>) -> Result<()> {
+        let done = engine::volume::prune(engine, false, |volume| chosen.volume(volume))?;
+        self.volumes.extend(done.names);
+        self.bytes += done.bytes;
+        Ok(())
+    }
+
     fn leftovers(&mut self, engine: &Engine) -> Result<()> {
         let store = &engine.store;
         for name in draft::abandoned(store)? {
@@ -175,6 +197,9 @@ impl Pruned {
         let mut text = String::new();
         if !self.containers.is_empty() {
             text.push_str(&format!("Deleted Containers:\n{}\n\n", self.containers.join("\n")));
+        }
+        if !self.volumes.is_empty() {
+            text.push_str(&format!("Deleted Volumes:\n{}\n\n", self.volumes.join("\n")));
         }
         if !self.images.is_empty() {
             text.push_str("Deleted Images:\n");
@@ -202,8 +227,7 @@ pub(in crate::cli) fn reset_args(command: Command) -> Command {
 pub(in crate::cli) fn reset_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     use crate::error::ResultExt;
     let force = matches.get_flag("force");
-    let warning =
-        "WARNING! This will remove:\n  - all containers\n  - all images\n  - everything else in the store\n";
+    let warning = "WARNING! This will remove:\n  - all containers\n  - all images\n  - all volumes\n  - everything else in the store\n";
     // Before we are root of a name space of our own, from which those of the containers cannot be reached.
     let engine = session.engine()?;
     let runs = |c: &Listed| c.status.is_alive();

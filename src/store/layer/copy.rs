@@ -37,6 +37,16 @@ pub fn copy(store: &Store, lower: &[PathBuf], to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Gives the directory `to` owner, mode, extended attributes and times of the directory `from`.
+pub fn copy_directory_attributes(store: &Store, from: &Path, to: &Path) -> Result<()> {
+    let open = |path| {
+        beneath::open(beneath::root(path)?, b"", OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(anyhow::Error::from)
+    };
+    inode::copy_directory(&open(from)?, &open(to)?, &Owners::new(&store.ids))
+        .with_context(|| format!("cannot set the attributes of {}", to.display()))
+}
+
 fn merge(ids: &Ids, lower: &[PathBuf], to: &Path) -> Result<()> {
     let layers = lower.iter().map(|dir| beneath::root(dir)).collect::<Result<Vec<_>>>()?;
     let first = Job { path: Vec::new(), layers: (0..layers.len()).collect() };

@@ -1,0 +1,393 @@
+//! Volumes: named and anonymous ones, what images put there, who may use and remove them.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::sandbox::{NONE, Sandbox};
+use crate::wait;
+
+for_each_user!(
+    the_verbs,
+    a_named_volume_outlives_its_containers,
+    anonymous_volumes_go_with_rm,
+    anonymous_volumes_go_when_the_supervisor_is_killed,
+    what_the_image_has_is_copied,
+    nothing_is_copied_where_that_is_not_wanted,
+    two_use_a_volume_first_at_once,
+    hostile_links_at_the_volume,
+    volumes_from_others,
+    what_is_in_use_stays,
+    prune_takes_what_nobody_uses,
+    the_long_form,
+    a_subpath_stays_inside,
+    an_image_is_mounted,
+    options_of_the_driver,
+    inspect_shows_mounts,
+    mistakes_are_told,
+    made_and_removed_at_once,
+);
+for_root!(a_full_disk_while_copying);
+
+/// Imports an image made of busybox by a script, which runs in its root.
+fn image(s: &Sandbox, name: &str, script: &str, changes: &[&str]) {
+    let script = format!(
+        "set -e; mkdir r && cd r && tar x && {script}
+         tar cf ../t --exclude=./data . && tar rf ../t --owner=1000 --group=1000 ./data; cd .. && cat t && rm -rf t r"
+    );
+    let tar =
+        s.program("sh").args(["-c", &script]).stdin_file(crate::images::busybox()).output().exits(0).stdout;
+    let changes = changes.iter().flat_map(|c| ["--change", c]);
+    s.dhow(["import"]).args(changes).args(["-", name]).stdin(tar).ok();
+}
+
+/// An image with content in its volume.
+fn data_image(s: &Sandbox) {
+    let script = "mkdir -p data/sub && echo image > data/file && ln data/file data/hard && ln -s ../file data/sub/link \
+                  && chmod 1750 data/sub && chmod 2775 data;";
+    image(s, "data", script, &["VOLUME [\"/data\", \"/empty\"]", "CMD [\"sh\"]"]);
+}
+
+fn names(s: &Sandbox) -> Vec<String> {
+    s.dhow(["volume", "ls", "-q"]).ok().lines().map(str::to_owned).collect()
+}
+
+fn run(s: &Sandbox, flags: &[&str], image: &str, script: &str) -> String {
+    s.dhow(["run", "--rm"]).args(flags).args([image, "sh", "-c", script]).ok()
+}
+
+fn the_verbs(s: &Sandbox) {
+    assert_eq!(s.dhow(["volume", "create", "one", "--label", "tier=back"]).ok(), "one");
+    assert_eq!(s.dhow(["volume", "create", "one"]).ok(), "one", "it is there, which is fine");
+    let anonymous = s.dhow(["volume", "create"]).ok();
+    assert_eq!(anonymous.len(), 64);
+    assert_eq!(
+        s.dhow(["volume", "ls", "--format", "{{.Name}} {{.Driver}}", "-f", "name=one"]).ok(),
+        "one local"
+    );
+    assert_eq!(s.dhow(["volume", "ls", "-q", "-f", "label=tier=back"]).ok(), "one");
+    assert_eq!(s.dhow(["volume", "ls", "-q", "-f", "driver=nfs"]).ok(), "");
+    s.sh(["--name", "user", "-v", "one:/x"], "true").ok();
+    let all: Value = serde_json::from_str(&s.dhow(["volume", "inspect", "one"]).ok()).unwrap();
+    assert_eq!(all[0]["Labels"]["tier"], "back");
+    assert!(all[0]["Mountpoint"].as_str().unwrap().ends_with("/volumes/one/_data"), "{all}");
+    assert_eq!(s.dhow(["volume", "inspect", "-f", "{{.Name}} {{.Scope}}", "one"]).ok(), "one local");
+    assert_eq!(s.dhow(["volume", "exists", "one"]).output().code, 0);
+    assert_eq!(s.dhow(["volume", "exists", "two"]).output().code, 1);
+    assert_eq!(s.dhow(["volume", "rm", "one", &anonymous[..12]]).ok(), format!("one\n{}", &anonymous[..12]));
+    s.dhow(["volume", "rm", "one"]).output().exits(1).complains("no such volume: one");
+    s.dhow(["volume", "rm", "-f", "one"]).ok();
+    assert_eq!(s.dhow(["volume", "inspect", "one"]).output().exits(1).text(), "[]");
+    assert!(names(s).is_empty());
+}
+
+fn a_named_volume_outlives_its_containers(s: &Sandbox) {
+    s.sh(["-v", "kept:/k"], "echo one > /k/file").ok();
+    assert_eq!(s.sh(["-v", "kept:/other:ro"], "cat /other/file; touch /other/no || echo ro").ok(), "one\nro");
+    assert_eq!(names(s), ["kept"]);
+}
+
+fn anonymous_volumes_go_with_rm(s: &Sandbox) {
+    data_image(s);
+    run(s, &["-v", "/typed", "-v", "named:/n"], "data", "touch /typed/x /data/x /empty/x");
+    assert_eq!(names(s), ["named"], "with --rm");
+    s.dhow(["run", "--name", "stays", "data", "true"]).ok();
+    assert_eq!(names(s).len(), 3);
+    s.dhow(["rm", "stays"]).ok();
+    assert_eq!(names(s).len(), 3, "without -v they stay");
+    s.dhow(["volume", "prune", "-f"]).ok();
+    s.dhow(["create", "--name", "goes", "-v", "named:/n", "data"]).ok();
+    s.dhow(["rm", "-v", "goes"]).ok();
+    assert_eq!(names(s), ["named"]);
+    assert!(s.dhow(["run", "--rm", "data", "/nonexistent"]).output().code == 127);
+    assert_eq!(names(s), ["named"], "also when it cannot start");
+}
+
+fn anonymous_volumes_go_when_the_supervisor_is_killed(s: &Sandbox) {
+    s.detached(["--rm", "--name", "victim", "-v", "/anon", "-v", "named:/n"], ["sleep", "1000"]);
+    assert_eq!(names(s).len(), 2);
+    let pid = s.inspect("victim", "{{.State.Pid}}").parse::<i32>().unwrap();
+    let parent = crate::leftovers::parent(pid);
+    crate::leftovers::kill_own(parent.unwrap(), rustix::process::Signal::KILL);
+    wait::until("its end", || (s.dhow(["ps", "-q"]).ok().is_empty()).then_some(()));
+    s.sh(NONE, "true").ok();
+    assert_eq!(names(s), ["named"]);
+}
+
+fn what_the_image_has_is_copied(s: &Sandbox) {
+    data_image(s);
+    let script =
+        "stat -c '%n %u %g %a %h' /data /data/file /data/sub; readlink /data/sub/link; cat /data/sub/link";
+    let id = if s.user == crate::user::User::Single { 0 } else { 1000 };
+    let want = format!(
+        "/data {id} {id} 2775 3\n/data/file {id} {id} 644 2\n/data/sub {id} {id} 1750 2\n../file\nimage"
+    );
+    assert_eq!(run(s, &["--image-volume", "ignore"], "data", script), want, "in the image");
+    assert_eq!(run(s, &[], "data", script), want, "anonymous");
+    assert_eq!(run(s, &["-v", "named:/data"], "data", script), want, "named");
+    run(s, &["-v", "named:/data"], "data", "rm /data/hard; echo changed > /data/file");
+    assert_eq!(run(s, &["-v", "named:/data"], "data", "ls /data; cat /data/file"), "file\nsub\nchanged");
+    s.dhow(["create", "--name", "made", "-v", "early:/data", "data"]).ok();
+    assert_eq!(s.sh(["-v", "early:/x"], "ls /x").ok(), "file\nhard\nsub", "create alone copies");
+}
+
+fn nothing_is_copied_where_that_is_not_wanted(s: &Sandbox) {
+    data_image(s);
+    assert_eq!(run(s, &["-v", "v1:/data:nocopy"], "data", "ls /data"), "");
+    assert_eq!(run(s, &["--mount", "src=v2,dst=/data,volume-nocopy"], "data", "ls /data"), "");
+    let dir = s.subdir("empty");
+    assert_eq!(run(s, &["-v", &format!("{}:/data", dir.display())], "data", "ls /data"), "", "a bind hides");
+    assert_eq!(run(s, &["--tmpfs", "/data"], "data", "ls /data"), "", "a tmpfs hides");
+    assert_eq!(names(s), ["v1", "v2"]);
+    assert_eq!(
+        run(s, &["--image-volume", "ignore"], "data", "grep -c ' /data ' /proc/mounts; cat /data/file"),
+        "0\nimage"
+    );
+    assert_eq!(
+        run(s, &["--image-volume", "tmpfs"], "data", "grep ' /data ' /proc/mounts | cut -d' ' -f1"),
+        "tmpfs"
+    );
+}
+
+fn two_use_a_volume_first_at_once(s: &Sandbox) {
+    data_image(s);
+    let outputs: Vec<String> = std::thread::scope(|scope| {
+        let one = || scope.spawn(|| run(s, &["-v", "shared:/data"], "data", "ls /data; cat /data/file"));
+        let all: Vec<_> = (0..4).map(|_| one()).collect();
+        all.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert!(outputs.iter().all(|o| o == "file\nhard\nsub\nimage"), "{outputs:?}");
+}
+
+fn hostile_links_at_the_volume(s: &Sandbox) {
+    let secret = s.file("secret/key", "secret");
+    let script = format!(
+        "mkdir data && ln -s {0} abs && ln -s ../../../../../../..{0} up && ln -s loop loop && mkdir etc/real && echo in > etc/real/f \
+         && ln -s /etc/real inside && ln -s /proc/self/root{0} proc1 && echo x > file;",
+        secret.parent().unwrap().display()
+    );
+    let volumes = "VOLUME [\"/abs\", \"/up\", \"/inside\", \"/proc1\"]";
+    image(s, "hostile", &script, &[volumes, "CMD [\"sh\"]"]);
+    let seen = s
+        .dhow(["run", "--rm", "hostile", "sh", "-c", "cat /inside/f; find / -xdev -name key; ls /abs/ /up/"])
+        .output();
+    assert!(!seen.text().contains("secret") && !seen.text().contains("key"), "{}", seen.report());
+    image(
+        s,
+        "looped",
+        "mkdir data && ln -s loop loop && echo x > file;",
+        &["VOLUME [\"/loop\"]", "CMD [\"sh\"]"],
+    );
+    s.dhow(["run", "--rm", "looped", "true"]).output().complains("/loop").exits(125);
+    assert!(names(s).is_empty(), "what cannot start leaves nothing");
+}
+
+fn volumes_from_others(s: &Sandbox) {
+    data_image(s);
+    let dir = s.subdir("share");
+    let bind = format!("{}:/bound", dir.display());
+    s.dhow(["create", "--name", "store", "-v", "/typed", "-v", "named:/n", "-v", &bind, "data"]).ok();
+    let from = |flag: &str, script: &str| s.sh(["--volumes-from", flag], script).ok();
+    assert_eq!(from("store", "ls /data; touch /typed/a /n/b /bound/c"), "file\nhard\nsub", "merely created");
+    assert_eq!(
+        from("store:ro", "ls /typed /n /bound; touch /typed/no || touch /bound/no || echo ro"),
+        "/bound:\nc\n\n/n:\nb\n\n/typed:\na\nro"
+    );
+    assert!(dir.join("c").exists());
+    s.dhow(["start", "store"]).ok();
+    s.dhow(["wait", "store"]).ok();
+    assert_eq!(from("store", "ls /typed"), "a", "stopped");
+    s.detached(["--name", "live", "-v", "/anon"], ["sh", "-c", "echo live > /anon/f; sleep 1000"]);
+    wait::until("the file", || (from("live", "cat /anon/f 2>/dev/null || true") == "live").then_some(()));
+    assert_eq!(
+        s.sh(["--volumes-from", "store", "-v", "own:/n"], "ls /n; ls /typed").ok(),
+        "a",
+        "ours goes before theirs"
+    );
+    // The volumes of one that goes stay as long as another has them.
+    s.dhow(["create", "--name", "heir", "--volumes-from", "store", "busybox", "ls", "/typed"]).ok();
+    s.dhow(["rm", "-v", "store"]).ok();
+    assert_eq!(s.dhow(["start", "-a", "heir"]).ok(), "a");
+    s.dhow(["rm", "-v", "heir"]).ok();
+    s.dhow(["rm", "-f", "-v", "live"]).ok();
+    assert_eq!(names(s), ["named", "own"]);
+    s.sh(["--volumes-from", "nobody"], "true").output().exits(125).complains("nobody");
+}
+
+fn what_is_in_use_stays(s: &Sandbox) {
+    s.dhow(["create", "--name", "holder", "-v", "held:/h", "busybox"]).ok();
+    for force in [&["volume", "rm", "held"][..], &["volume", "rm", "-f", "held"]] {
+        s.dhow(force).output().exits(1).complains("in use by container holder");
+    }
+    assert_eq!(s.dhow(["volume", "ls", "-q", "-f", "dangling=true"]).ok(), "");
+    s.dhow(["volume", "prune", "-af"]).ok();
+    assert_eq!(names(s), ["held"]);
+    assert!(
+        s.dhow(["system", "df", "-v"]).ok().lines().any(|l| l.split_whitespace().take(2).eq(["held", "1"]))
+    );
+    s.dhow(["rm", "holder"]).ok();
+    assert_eq!(s.dhow(["volume", "ls", "-q", "-f", "dangling=true"]).ok(), "held");
+    s.dhow(["volume", "rm", "held"]).ok();
+}
+
+fn prune_takes_what_nobody_uses(s: &Sandbox) {
+    s.dhow(["volume", "create", "a", "--label", "keep=yes"]).ok();
+    s.dhow(["volume", "create", "b"]).ok();
+    let anonymous = s.dhow(["volume", "create"]).ok();
+    let out = s.dhow(["volume", "prune", "-f"]).ok();
+    assert!(out.starts_with(&format!("Deleted Volumes:\n{anonymous}\n\nTotal reclaimed space: ")), "{out}");
+    s.dhow(["volume", "prune", "-af", "--filter", "label!=keep"]).ok();
+    assert_eq!(names(s), ["a"]);
+    s.dhow(["volume", "create"]).ok();
+    s.dhow(["system", "prune", "-f"]).ok();
+    assert_eq!(names(s).len(), 2);
+    s.dhow(["system", "prune", "-f", "--volumes"]).ok();
+    assert_eq!(names(s), ["a"]);
+    s.dhow(["volume", "prune"]).stdin("n\n").ok();
+    s.dhow(["volume", "prune", "-a", "--filter", "label=keep=yes"]).stdin("y\n").ok();
+    assert!(names(s).is_empty());
+}
+
+fn the_long_form(s: &Sandbox) {
+    let made =
+        "type=volume,src=made,dst=/m,volume-label=a=b,\"volume-opt=type=tmpfs\",volume-opt=device=tmpfs";
+    let seen = s.sh(["--mount", made], "grep ' /m ' /proc/mounts | cut -d' ' -f3").ok();
+    assert_eq!(seen, "tmpfs");
+    assert_eq!(
+        s.dhow(["volume", "inspect", "-f", "{{.Labels.a}} {{.Options.type}}", "made"]).ok(),
+        "b tmpfs"
+    );
+    assert_eq!(s.sh(["--mount", "dst=/anon"], "grep -c ' /anon ' /proc/mounts").ok(), "1");
+    let dir = s.work.join("new/dir");
+    let create = format!("type=bind,src={},dst=/d,bind-create-src", dir.display());
+    s.sh(["--mount", &create], "touch /d/x").ok();
+    assert!(dir.join("x").exists());
+    let read_only = format!("type=bind,src={},dst=/d,ro,bind-recursive=writable", dir.display());
+    s.sh(["--mount", &read_only], "touch /d/y").fails(1);
+}
+
+fn a_subpath_stays_inside(s: &Sandbox) {
+    s.sh(["-v", "v:/v"], "mkdir -p /v/a/b && echo deep > /v/a/b/f && ln -s /etc /v/abs && ln -s ../../../../etc /v/up && ln -s a/b /v/in").ok();
+    let sub =
+        |path: &str, script: &str| s.sh(["--mount", &format!("src=v,dst=/s,volume-subpath={path}")], script);
+    assert_eq!(sub("a/b", "cat /s/f").ok(), "deep");
+    assert_eq!(sub("a/b/f", "cat /s").ok(), "deep", "a file");
+    assert_eq!(sub("in", "cat /s/f").ok(), "deep", "a link inside");
+    for outside in ["abs", "up", "none"] {
+        sub(outside, "true").output().exits(125).complains("subpath");
+    }
+    sub("../x", "true").output().exits(125).complains("subpath");
+}
+
+fn an_image_is_mounted(s: &Sandbox) {
+    data_image(s);
+    let mount = |fields: &str, script: &str| {
+        s.sh(["--mount", &format!("type=image,source=data,target=/i{fields}")], script)
+    };
+    assert_eq!(mount("", "cat /i/data/file; touch /i/x || echo ro").ok(), "image\nro");
+    assert_eq!(mount(",image-subpath=data/sub", "cat /i/link 2>/dev/null; ls /i").ok(), "link");
+    s.dhow([
+        "create",
+        "--name",
+        "user",
+        "--mount",
+        "type=image,source=data,target=/i",
+        "busybox",
+        "cat",
+        "/i/data/file",
+    ])
+    .ok();
+    s.dhow(["rmi", "-f", "data"]).output();
+    assert_eq!(s.dhow(["start", "-a", "user"]).ok(), "image", "its layers stay as long as it needs them");
+    s.sh(["--mount", "type=image,source=nosuch,target=/i"], "true").output().exits(125).complains("nosuch");
+}
+
+fn options_of_the_driver(s: &Sandbox) {
+    let dir = s.subdir("real");
+    s.file("real/f", "real");
+    let device = format!("device={}", dir.display());
+    s.dhow(["volume", "create", "b", "-o", "type=none", "-o", "o=bind", "-o", &device]).ok();
+    assert_eq!(s.sh(["-v", "b:/b"], "cat /b/f; echo w > /b/w").ok(), "real");
+    assert_eq!(fs::read_to_string(dir.join("w")).unwrap(), "w\n");
+    s.dhow(["volume", "rm", "b"]).ok();
+    assert!(dir.join("f").exists(), "what it names is not its own");
+    s.dhow(["volume", "create", "t", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,mode=700"])
+        .ok();
+    assert_eq!(
+        s.sh(["-v", "t:/t"], "stat -c %a /t; df -k /t | tail -n 1 | tr -s ' ' | cut -d' ' -f2").ok(),
+        "700\n1024"
+    );
+    s.dhow(["volume", "create", "x", "-o", "nosuch=1"]).output().exits(1).complains("nosuch");
+    s.dhow(["volume", "create", "x", "-d", "nosuch"]).output().exits(1).complains("nosuch");
+}
+
+fn inspect_shows_mounts(s: &Sandbox) {
+    data_image(s);
+    let dir = s.subdir("share");
+    let bind = format!("{}:/b:ro", dir.display());
+    let flags = ["-v", &bind, "-v", "v:/v", "--mount", "type=tmpfs,dst=/t,tmpfs-size=64k", "--tmpfs", "/u"];
+    s.dhow(["create", "--name", "one"]).args(flags).arg("data").ok();
+    let all: Value = serde_json::from_str(&s.dhow(["inspect", "one"]).ok()).unwrap();
+    let mount = |at: &str| {
+        all[0]["Mounts"].as_array().unwrap().iter().find(|m| m["Destination"] == at).cloned().unwrap()
+    };
+    assert_eq!([&mount("/b")["Type"], &mount("/b")["Source"]], ["bind", dir.to_str().unwrap()]);
+    assert_eq!([mount("/b")["RW"].clone(), mount("/v")["RW"].clone()], [false, true]);
+    assert_eq!(
+        [&mount("/v")["Type"], &mount("/v")["Name"], &mount("/v")["Driver"]],
+        ["volume", "v", "local"]
+    );
+    assert_eq!(mount("/data")["Name"].as_str().unwrap().len(), 64);
+    assert_eq!(all[0]["HostConfig"]["Binds"], serde_json::json!([bind, "v:/v"]));
+    assert_eq!(all[0]["HostConfig"]["Mounts"][0]["TmpfsOptions"]["SizeBytes"], 65536);
+    assert_eq!(all[0]["HostConfig"]["Tmpfs"]["/u"], "");
+    assert_eq!(all[0]["Config"]["Volumes"], serde_json::json!({ "/data": {}, "/empty": {} }));
+}
+
+fn mistakes_are_told(s: &Sandbox) {
+    for (flags, cause) in [
+        (&["-v", "a/b:/x"][..], "a/b"),
+        (&["-v", "v:/x", "--tmpfs", "/x"], "twice on /x"),
+        (&["--mount", "type=volume,src=v,dst=/x,nosuch=1"], "unexpected key 'nosuch'"),
+        (&["--mount", "type=bind,src=/nonexistent,dst=/x"], "/nonexistent"),
+        (&["-v", "v:/x:own"], "own"),
+        (&["--volumes-from", "x:odd"], "odd"),
+    ] {
+        s.sh(flags, "true").output().exits(125).complains(cause);
+    }
+    assert!(names(s).is_empty());
+}
+
+fn made_and_removed_at_once(s: &Sandbox) {
+    data_image(s);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..6 {
+                    assert_eq!(run(s, &["-v", "v:/data"], "data", "cat /data/file"), "image");
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..20 {
+                let out = s.dhow(["volume", "rm", "-f", "v"]).output();
+                assert!(out.code == 0 || out.error_text().contains("in use"), "{}", out.report());
+            }
+        });
+    });
+}
+
+fn a_full_disk_while_copying(s: &Sandbox) {
+    // A store on a small file system of its own.
+    let script = format!(
+        "set -e; mkdir small && mount -t tmpfs -o size=9m tmpfs small
+         D='{} --root small/store'
+         $D import - full >/dev/null; rm -f t
+         if $D run --rm -v v:/bin full true 2>err; then echo copied; fi
+         grep -c 'No space left' err; ls small/store/volumes/v/_data | wc -l; ls small/store/tmp small/store/containers; umount small",
+        crate::sandbox::dhow().display()
+    );
+    let out =
+        s.program("unshare").args(["-m", "sh", "-c", &script]).stdin_file(crate::images::busybox()).output();
+    assert!(out.text().contains("1\n0\n"), "{}", out.report());
+}

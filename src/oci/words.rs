@@ -1,0 +1,9 @@
+//! Option words of mounts that the runtime spec does not have. They stand in config.json, and mean the same to whoever
+//! writes them there.
+
+/// What is mounted of the source, resolved beneath it: `x-dhow.subpath=PATH`.
+pub const SUBPATH: &str = "x-dhow.subpath=";
+/// Only the mount itself is read-only, and not what is mounted beneath it.
+pub const READ_ONLY_ALONE: &str = "x-dhow.ro-alone";
+/// What the container's user writes belongs to the caller: the supervisor, which knows both, puts id mappings in its place.
+pub const OWN: &str = "x-dhow.own";
