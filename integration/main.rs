@@ -25,6 +25,9 @@
 //! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
 //! | `log_drivers` | where logs go, and what of them is kept |
 //! | `events` | the journal of what happened |
+//! | `commit` | diff, export, commit |
+//! | `cp` `cp_hostile` | files between containers and the host |
+//! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
@@ -75,6 +78,7 @@ mod vm;
 
 mod bad_days;
 mod cgroup_v2;
+mod commit;
 mod cp;
 mod cp_hostile;
 mod debian;

@@ -25,7 +25,7 @@ pub(super) fn inspect_one(engine: &Engine, name: &str) -> Result<Value> {
     image::inspect::inspect(&engine.store, name)
 }
 
-fn reference(text: &str) -> Result<Reference> {
+pub(super) fn reference(text: &str) -> Result<Reference> {
     Ok(text.parse::<Reference>()?.with_default_tag())
 }
 

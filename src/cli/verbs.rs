@@ -6,6 +6,7 @@ use super::{
     push, run, run_flags, search, shell, start, stop, system,
 };
 // A line of their own for those that came later: lists are where branches meet.
+use super::commit;
 use super::cp;
 use super::volume;
 
@@ -24,6 +25,12 @@ const KILL: Verb = verb!("kill", "Send a signal to containers", stop::kill_args,
 const RM: Verb = verb!("rm", "Remove containers", stop::rm_args, stop::rm_verb);
 const WAIT: Verb =
     verb!("wait", "Wait for containers to end and print their exit codes", stop::wait_args, stop::wait_verb);
+const DIFF: Verb =
+    verb!("diff", "Show what a container changed of its image", commit::diff_args, commit::diff_verb);
+const EXPORT: Verb =
+    verb!("export", "Write all files of a container as a tar", commit::export_args, commit::export_verb);
+const COMMIT: Verb =
+    verb!("commit", "Make an image of a container", commit::commit_args, commit::commit_verb);
 const CP: Verb = verb!("cp", "Copy files between a container and the host", cp::cp_args, cp::cp_verb);
 const EXEC: Verb = verb!("exec", "Run a command in a container that runs", exec::exec_args, exec::exec_verb);
 const LOGS: Verb = verb!("logs", "Show what a container wrote", logs::logs_args, logs::logs_verb);
@@ -56,6 +63,9 @@ pub(super) static TOP: &[Verb] = &[
     LOGS,
     CP,
     SHELL,
+    DIFF,
+    EXPORT,
+    COMMIT,
     verb!("ps", "List containers", ps::ps_args, ps::ps_verb),
     verb!(
         "inspect",
@@ -93,6 +103,9 @@ pub(super) static CONTAINER: &[Verb] = &[
     LOGS,
     CP,
     SHELL,
+    DIFF,
+    EXPORT,
+    COMMIT,
     verb!("ls", "List containers", ps::ps_args, ps::ps_verb, "ps", "list"),
     verb!("inspect", "Show everything about containers", inspect::inspect_args, inspect::container_inspect),
     verb!(

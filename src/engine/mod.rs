@@ -2,12 +2,14 @@
 
 pub mod attach;
 mod config;
+pub mod commit;
 pub mod copy;
 pub mod create;
 pub mod detach_keys;
 mod devices;
 pub mod events;
 pub mod exec;
+pub mod export;
 pub mod files;
 pub mod inspect;
 pub mod inspect_mounts;
@@ -23,6 +25,7 @@ pub mod size;
 pub mod start;
 pub mod stop;
 pub mod volume;
+mod trees;
 pub mod wait;
 mod watch;
 

@@ -111,7 +111,7 @@ fn set(config: &mut Map<String, Value>, name: &str, value: String) {
 }
 
 /// The object in this field; made, or made one, where it is anything else.
-fn object<'a>(config: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
+pub(super) fn object<'a>(config: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
     let field = config.entry(name).or_insert(Value::Null);
     if !field.is_object() {
         *field = json!({});
@@ -129,7 +129,8 @@ fn environment(config: &Map<String, Value>) -> BTreeMap<String, String> {
     all.filter_map(|v| v.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()))).collect()
 }
 
-fn set_variable(config: &mut Map<String, Value>, name: &str, value: &str) {
+/// Sets a variable of the environment, in its place if it is there.
+pub(super) fn set_variable(config: &mut Map<String, Value>, name: &str, value: &str) {
     let mut all = strings(config, "Env");
     let entry = format!("{name}={value}");
     match all.iter_mut().find(|v| v.split_once('=').map_or(v.as_str(), |(n, _)| n) == name) {

@@ -19,6 +19,7 @@ pub mod archive;
 pub mod candidate;
 pub mod change;
 pub mod check;
+pub mod commit;
 pub mod compression;
 pub mod content;
 pub mod docker_archive;

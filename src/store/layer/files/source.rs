@@ -78,6 +78,13 @@ impl Source {
         self.directory(&dirs, &mut Vec::new(), 0, visit)
     }
 
+    /// Opens something of the top-most layer by its path, following no link.
+    pub fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+        let top = self.layers.first().context("there is nothing in it")?;
+        beneath::open(top, path, flags)
+            .with_context(|| format!("cannot open {}", String::from_utf8_lossy(path)))
+    }
+
     /// The top's directories.
     pub(super) fn top(&self) -> Result<Vec<OwnedFd>> {
         let mut dirs = Vec::new();
