@@ -83,7 +83,7 @@ fn an_additional_store_by_configuration(s: &Sandbox) {
     let run = |args: &[&str]| s.program(dhow()).arg("--root").arg(s.home.join("second")).args(args);
     let none = s.home.join("none");
     for (file, text) in [
-        (".config/dhow/storage.conf", format!("additionalimagestores = [{:?}]\n", s.store)),
+        (".config/dhow/config.toml", format!("[storage]\nadditional-stores = [{none:?}, {:?}]\n", s.store)),
         (
             "named.conf",
             format!(
@@ -105,10 +105,12 @@ fn an_additional_store_by_configuration(s: &Sandbox) {
         .output()
         .complains("no store of dhow")
         .expect("refused", |o| o.code != 0);
-    let own = s.home.join(".config/dhow/storage.conf");
-    for text in ["additionalimagestores = [\"relative\"]", "additionalimagestores = \"/x\""] {
+    let own = s.home.join(".config/dhow/config.toml");
+    for text in ["[storage]\nadditional-stores = [\"relative\"]", "[storage]\nadditional-stores = \"/x\""] {
         fs::write(&own, text).unwrap();
-        run(&["images"]).output().complains("storage.conf").expect("refused", |o| o.code != 0);
+        let output =
+            run(&["images"]).output().complains("config.toml").complains("storage.additional-stores");
+        output.expect("refused", |o| o.code != 0);
     }
     fs::remove_file(&own).unwrap();
 }
@@ -196,9 +198,9 @@ fn what_may_not_be_read(s: &Sandbox) {
         mode(&path, before & 0o7777);
     }
     // Where the configuration names it, too; and a listing says of what it could not read why that is.
-    let own = s.home.join(".config/dhow/storage.conf");
+    let own = s.home.join(".config/dhow/config.toml");
     fs::create_dir_all(own.parent().unwrap()).unwrap();
-    fs::write(&own, format!("additionalimagestores = [{:?}]\n", root.store)).unwrap();
+    fs::write(&own, format!("[storage]\nadditional-stores = [{:?}]\n", root.store)).unwrap();
     mode(&root.store, 0o700);
     s.dhow(["images"]).output().complains("Permission denied").complains("hint: ").exits(1);
     mode(&root.store, 0o755);

@@ -126,6 +126,7 @@ mod run_security;
 mod run_streams;
 mod run_terminal;
 mod self_exe;
+mod settings;
 mod shell;
 mod static_binary;
 mod store_care;

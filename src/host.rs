@@ -88,6 +88,14 @@ impl Host {
         xdg.or_else(|| self.home.as_ref().map(|h| h.join(".config")))
     }
 
+    /// A path of a configuration file, in which `~/x` and `$HOME/x` are beneath the caller's home.
+    pub fn at_home(&self, path: PathBuf) -> PathBuf {
+        match (path.strip_prefix("~").or_else(|_| path.strip_prefix("$HOME")), &self.home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => path,
+        }
+    }
+
     /// Whether the caller is not root of this machine (or of the container we are in).
     pub fn is_rootless(&self) -> bool {
         self.uid != 0

@@ -10,6 +10,7 @@
 //! 3 runtime/     bundle -> process: create start exec (runc's job); init is the child. Knows no images, no names
 //! 3 registry/    the distribution protocol: auth, manifests, blobs as streams; keeps nothing
 //! 3 store/       all state on disk: blob, layer, image names, container, lock, gc
+//! 3 config.rs    config.toml: defaults of the machine and of the user
 //! 3 userns.rs    entering the user name space
 //! 2 host.rs      facts read once at start
 //! 1 fs.rs        file operations whose errors name the path
@@ -62,6 +63,7 @@
 //!   mknod(2) is, and the root is moved where pivot_root(2) is.
 
 pub mod cli;
+pub mod config;
 pub mod dockerfile;
 pub mod engine;
 pub mod error;
@@ -124,6 +126,7 @@ mod tests {
         ("dockerfile", 0),
         ("fs", 1),
         ("host", 2),
+        ("config", 3),
         ("userns", 3),
         ("runtime", 3),
         ("network", 3),

@@ -3,6 +3,7 @@
 mod ask;
 mod commit;
 mod cp;
+mod defaults;
 mod events;
 mod exec;
 mod flags;
@@ -39,12 +40,15 @@ mod verbs;
 mod volume;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
+use defaults::Typed;
+
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{self, ExitWith};
 use crate::event::Event;
@@ -65,6 +69,8 @@ pub(crate) struct Verb {
 /// What a verb gets.
 pub(crate) struct Session {
     pub(crate) host: Host,
+    /// What config.toml says.
+    pub(crate) config: Config,
     /// Stores that are only read.
     additional_stores: Vec<PathBuf>,
 }
@@ -103,12 +109,13 @@ pub(crate) fn events(event: Event) {
 }
 
 /// The program: one command, its exit code.
-pub fn main(args: Vec<OsString>) -> u8 {
+pub fn main(mut args: Vec<OsString>) -> u8 {
+    let found = prepare(&mut args);
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
-    match dispatch(&matches) {
+    match dispatch(&matches, found) {
         Ok(code) => code,
         Err(error) => {
             out::err(&error::report(&error));
@@ -198,11 +205,28 @@ fn command() -> Command {
     top.subcommands(verbs::GROUPS.iter().map(|(name, about, all)| group(name, about, all)))
 }
 
-fn dispatch(matches: &ArgMatches) -> Result<u8> {
-    let host = Host::probe(matches.get_one::<PathBuf>("root").map(PathBuf::as_path))?;
+/// Machine, caller and settings; the settings are put into the command line. What is wrong with them is told when there is
+/// a command that needs them: `--help` does not.
+fn prepare(args: &mut Vec<OsString>) -> Result<(Host, Config)> {
+    let typed = Typed::read(args);
+    let mut host = Host::probe(typed.root.as_deref().map(Path::new))?;
+    let config = Config::load(&host)?;
+    typed.add_defaults(args, &config);
+    if let Some(root) = &config.storage.root
+        && typed.root.is_none()
+        && host.env("DHOW_ROOT").is_none()
+    {
+        host.data.clone_from(root);
+    }
+    Ok((host, config))
+}
+
+fn dispatch(matches: &ArgMatches, found: Result<(Host, Config)>) -> Result<u8> {
+    let (host, config) = found?;
     let options: Vec<String> = matches.get_many("storage-opt").into_iter().flatten().cloned().collect();
-    let additional_stores = additional::stores(&host, &options)?;
-    let mut session = Session { host, additional_stores };
+    let additional_stores =
+        additional::stores(&host, &options, config.storage.additional_stores.as_deref().unwrap_or_default())?;
+    let mut session = Session { host, config, additional_stores };
     let (name, sub) = matches.subcommand().unwrap_or(("", matches));
     let (table, name, sub) = match verbs::GROUPS.iter().find(|(group, ..)| *group == name) {
         Some((_, _, table)) => grouped(table, sub),

@@ -107,6 +107,18 @@ pub(super) fn flags(command: Command) -> Command {
         .args(MANY.iter().chain(mount_flags::MANY).map(|f| value(f).action(ArgAction::Append)))
         .args(SWITCHES.iter().map(switch))
         .mut_arg("network", |a| a.visible_alias("net"))
+        .mut_arg("init", |a| {
+            // So that config.toml can be overruled.
+            a.action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                .value_parser(clap::value_parser!(bool))
+                .default_missing_value("true")
+                .default_value("false")
+                .hide_default_value(true)
+                .hide_possible_values(true)
+                .overrides_with("init")
+        })
 }
 
 /// One value of a flag.

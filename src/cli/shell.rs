@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::flags::{many, switch};
 use super::run::{Ready, ask_helpers, code_of, with_image};
 use super::run_flags::one;
-use super::{Session, events, out, run_flags};
+use super::{Session, defaults, events, out, run_flags};
 use crate::engine::attach::{Ended, Signals, follow};
 use crate::engine::create::From;
 use crate::engine::detach_keys::DetachKeys;
@@ -44,8 +44,14 @@ pub(super) fn shell_args(command: Command) -> Command {
 pub(super) fn shell(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     refuse(matches)?;
     let (name, auto_remove) = (one(matches, "name"), matches.get_flag("rm"));
-    let asked = Asked { target: one(matches, "target"), default_image: None, name, auto_remove };
-    let choice = boxes::choose(&session.engine()?, asked)?;
+    let engine = session.engine()?;
+    let asked = Asked {
+        target: one(matches, "target"),
+        default_image: session.config.shell.image.as_deref(),
+        name,
+        auto_remove,
+    };
+    let choice = boxes::choose(&engine, asked)?;
     let is_terminal =
         [rustix::stdio::stdin(), rustix::stdio::stdout()].into_iter().all(rustix::termios::isatty);
     match choice {
@@ -115,7 +121,8 @@ fn enter(matches: &ArgMatches, session: &mut Session, name: &str, is_terminal: b
     let dir = engine.find(name)?;
     let record = dir.record()?;
     let from = record.labels.get(boxes::LABEL).map_or(MACHINE, String::as_str);
-    refuse_changes(matches, name)?;
+    let by_default = defaults::flags(&session.config);
+    refuse_changes(matches, name, &by_default)?;
     let here = look_around(matches, session, from)?;
     let env = run_flags::environment(matches, &session.host)?;
     let workdir = one(matches, "workdir").filter(|d| !d.is_empty()).map(str::to_owned);
@@ -159,9 +166,9 @@ fn join(engine: &crate::engine::Engine, name: &str, here: Here, now: Now) -> Res
 const OF_THIS_TIME: &[&str] =
     &["target", "command", "name", "root", "env", "env-file", "workdir", "quiet", "pull"];
 
-fn refuse_changes(matches: &ArgMatches, name: &str) -> Result<()> {
-    let ids: Vec<&str> =
-        matches.ids().map(clap::Id::as_str).filter(|id| !OF_THIS_TIME.contains(id)).collect();
+fn refuse_changes(matches: &ArgMatches, name: &str, by_default: &[(&str, String)]) -> Result<()> {
+    let is_free = |id: &&str| OF_THIS_TIME.contains(id) || by_default.iter().any(|(flag, _)| flag == id);
+    let ids: Vec<&str> = matches.ids().map(clap::Id::as_str).filter(|id| !is_free(id)).collect();
     match given(matches, &ids).next() {
         Some(flag) => Err(anyhow!("cannot use --{flag} with the box {name}: it is there already"))
             .hint(format!("make another with --name, or remove this one: dhow rm {name}")),

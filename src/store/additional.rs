@@ -1,8 +1,9 @@
 //! Additional stores: those whose images are used where they are, and which of them there are.
 //!
-//! Named by `--storage-opt additionalimagestore=DIR`, then by `additionalimagestores` of our own `dhow/storage.conf` and
-//! of the `storage.conf` of containers/storage (containers-storage.conf(5)). What a file names is passed over where it is
-//! no store of ours: the same key names podman's. In our own file a store that may not be read is an error.
+//! Named by `--storage-opt additionalimagestore=DIR`, then by `storage.additional-stores` of `config.toml`, then by
+//! `additionalimagestores` of the `storage.conf` of containers/storage (containers-storage.conf(5)). What a file names is
+//! passed over where it is no store of ours: podman's key names podman's. In our own file one that may not be read is an
+//! error.
 //!
 //! Nothing is ever written there, and no lock is taken: a store that others may use has to be readable for them, which is
 //! for its owner to decide (`chmod 755` on the directory: what is in it is only guarded by that one).
@@ -19,8 +20,8 @@ use crate::host::Host;
 /// More than anybody stacks; keeps a file of nonsense from costing a look-up for each line of it.
 const MAX_STORES: usize = 64;
 
-/// The additional stores that the options and the configuration name, each once, in the order of looking.
-pub fn stores(host: &Host, options: &[String]) -> Result<Vec<PathBuf>> {
+/// The additional stores that the options, our own configuration and podman's name, each once, in the order of looking.
+pub fn stores(host: &Host, options: &[String], configured: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut stores = Vec::new();
     for option in options {
         let path = of_option(option)?;
@@ -35,31 +36,19 @@ pub fn stores(host: &Host, options: &[String]) -> Result<Vec<PathBuf>> {
         }
         stores.push(path);
     }
-    for file in files(host) {
-        let Some(text) = fs::read_to_string_if_exists(&file)? else { continue };
+    for path in configured {
+        if is_readable_store(path)? {
+            stores.push(path.clone());
+        }
+    }
+    if let Some(file) = file_of_podman(host)
+        && let Some(text) = fs::read_to_string_if_exists(&file)?
         // Most files do not have the key: they are not even parsed.
-        if !text.lines().any(|l| !l.trim_start().starts_with('#') && l.contains("additionalimagestores")) {
-            continue;
-        }
-        let is_own = file.parent().is_some_and(|dir| dir.ends_with("dhow"));
-        let about = || format!("cannot read {}", file.display());
-        let named = match parse(&text) {
-            Ok(named) => named,
-            // A mistake in the file of another program is that program's to tell.
-            Err(_) if !is_own => continue,
-            Err(error) => return Err(error).with_context(about),
-        };
-        for path in named.into_iter().map(|path| at_home(host, path)) {
-            if is_own && !path.is_absolute() {
-                return Err(anyhow!("{path:?} in additionalimagestores does not begin with /"))
-                    .with_context(about);
-            }
-            let is_store = path.is_absolute()
-                && if is_own { is_readable_store(&path)? } else { is_store(&path).unwrap_or(false) };
-            if is_store {
-                stores.push(path);
-            }
-        }
+        && text.lines().any(|l| !l.trim_start().starts_with('#') && l.contains("additionalimagestores"))
+    {
+        // A mistake in the file of another program is that program's to tell.
+        let named = parse(&text).unwrap_or_default().into_iter().map(|path| host.at_home(path));
+        stores.extend(named.filter(|path| path.is_absolute() && is_store(path).unwrap_or(false)));
     }
     let mut seen = std::collections::HashSet::new();
     stores.retain(|path| *path != host.data && seen.insert(path.clone()));
@@ -86,28 +75,23 @@ fn of_option(option: &str) -> Result<PathBuf> {
     Ok(value.into())
 }
 
-/// Our own files, and the one of containers/storage that podman would read.
-fn files(host: &Host) -> Vec<PathBuf> {
-    let user = host.config_dir();
-    let mut files: Vec<PathBuf> = user.iter().map(|dir| dir.join("dhow/storage.conf")).collect();
-    files.push("/etc/dhow/storage.conf".into());
+/// The file of containers/storage that podman would read.
+fn file_of_podman(host: &Host) -> Option<PathBuf> {
     if let Some(named) = host.env("CONTAINERS_STORAGE_CONF") {
-        files.push(named.into());
-        return files;
+        return Some(named.into());
     }
-    let of_user = user.filter(|_| host.is_rootless()).map(|dir| dir.join("containers/storage.conf"));
+    let of_user = host.config_dir().filter(|_| host.is_rootless());
+    let of_user = of_user.map(|dir| dir.join("containers/storage.conf"));
     let all = of_user
         .into_iter()
         .chain(["/etc", "/usr/share"].map(|dir| Path::new(dir).join("containers/storage.conf")));
-    files.extend(all.into_iter().find(|path| fs::metadata(path).ok().flatten().is_some()));
-    files
+    all.into_iter().find(|path| fs::metadata(path).ok().flatten().is_some())
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct File {
     storage: Storage,
-    additionalimagestores: Vec<PathBuf>,
 }
 
 #[derive(Deserialize, Default)]
@@ -122,18 +106,10 @@ struct Options {
     additionalimagestores: Vec<PathBuf>,
 }
 
-/// The stores that a file names; the key may stand at the top of one of ours.
+/// The stores that a file names.
 fn parse(text: &str) -> Result<Vec<PathBuf>> {
     let file: File = toml::from_str(text)?;
-    Ok(file.additionalimagestores.into_iter().chain(file.storage.options.additionalimagestores).collect())
-}
-
-/// `~/x` and `$HOME/x`, which podman takes in this place.
-fn at_home(host: &Host, path: PathBuf) -> PathBuf {
-    match (path.strip_prefix("~").or_else(|_| path.strip_prefix("$HOME")), &host.home) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => path,
-    }
+    Ok(file.storage.options.additionalimagestores)
 }
 
 /// Whether a directory is a store of ours.
@@ -176,14 +152,12 @@ mod tests {
             assert_eq!(parse(text).unwrap(), want.iter().map(PathBuf::from).collect::<Vec<_>>(), "{text}");
         };
         check("", &[]);
-        check("additionalimagestores = [\"/a\"]", &["/a"]);
         check(
             "[storage]\ndriver = \"overlay\"\n[storage.options]\nadditionalimagestores = [\n \"/a\", \"/b\",\n]\nsize = \"\"\n",
             &["/a", "/b"],
         );
         check("[storage.options.overlay]\nmountopt = \"nodev\"\n", &[]);
-        for bad in ["additionalimagestores = 1", "[storage", "[storage.options]\nadditionalimagestores = [1]"]
-        {
+        for bad in ["[storage", "[storage.options]\nadditionalimagestores = [1]"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         let long = "[storage.options]\nadditionalimagestores = [\"/a\"]\n";
