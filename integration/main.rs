@@ -103,6 +103,7 @@ mod logs;
 mod manifest;
 mod nested;
 mod old_kernel;
+mod pause;
 mod power_cut;
 mod prune;
 mod ps;
@@ -117,6 +118,8 @@ mod registry_interop;
 mod registry_lies;
 mod registry_trust;
 mod registry_windows;
+
+mod restart;
 mod rootfs;
 mod rootless;
 mod run_files;

@@ -5,28 +5,38 @@ use clap::{ArgMatches, Command};
 
 use super::flags::{each, many, names, switch, value};
 use super::run_flags::one;
-use super::{Session, out};
+use super::{Session, choose, out};
 use crate::engine::stop::StopOptions;
 use crate::engine::{remove, stop, wait};
+use crate::store::container::Status;
 
 pub(super) fn stop_args(command: Command) -> Command {
+    end_args(command).arg(switch("all", Some('a'), "All that run")).arg(names(false, "CONTAINER"))
+}
+
+/// How containers are ended, by stop and restart.
+pub(super) fn end_args(command: Command) -> Command {
     command
         .arg(
             value("time", Some('t'), "SECONDS", "Kill it after this time; -1 waits for ever")
                 .visible_alias("timeout"),
         )
         .arg(value("signal", Some('s'), "SIGNAL", "Ask with this signal"))
-        .arg(names(true, "CONTAINER"))
 }
 
-pub(super) fn stop_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let time = one(matches, "time")
+pub(super) fn end_options(matches: &ArgMatches) -> Result<StopOptions> {
+    let timeout = one(matches, "time")
         .map(|t| t.parse::<i64>().map_err(|_| anyhow!("cannot wait {t:?} seconds: it is not a number")))
         .transpose()?;
     let signal = one(matches, "signal").map(stop::parse_signal).transpose()?;
-    let options = StopOptions { timeout: time, signal };
+    Ok(StopOptions { timeout, signal })
+}
+
+pub(super) fn stop_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
+    let options = end_options(matches)?;
     let engine = session.engine()?;
-    each(&many(matches, "names"), |name| {
+    let names = choose::names_or_all(matches, &engine, Status::is_alive)?;
+    each(&names.iter().map(String::as_str).collect::<Vec<_>>(), |name| {
         stop::stop(&engine, name, options)?;
         out::out(&format!("{name}\n"))?;
         Ok(())

@@ -8,6 +8,9 @@ use super::{
 // A line of their own for those that came later: lists are where branches meet.
 use super::commit;
 use super::cp;
+use super::pause;
+use super::rename;
+use super::restart;
 use super::volume;
 
 macro_rules! verb {
@@ -21,6 +24,18 @@ const RUN: Verb = verb!("run", "Make and start a container", run::run_args, run:
 const CREATE: Verb = verb!("create", "Make a container", run_flags::add, run::create_verb);
 const START: Verb = verb!("start", "Start containers", start::start_args, start::start_verb);
 const STOP: Verb = verb!("stop", "Ask containers to end, then end them", stop::stop_args, stop::stop_verb);
+const RESTART: Verb =
+    verb!("restart", "End containers and start them again", restart::restart_args, restart::restart_verb);
+const PAUSE: Verb =
+    verb!("pause", "Stop all processes of containers for a while", pause::pause_args, pause::pause_verb);
+const UNPAUSE: Verb = verb!(
+    "unpause",
+    "Let the processes of paused containers go on",
+    pause::unpause_args,
+    pause::unpause_verb
+);
+const RENAME: Verb =
+    verb!("rename", "Give a container another name", rename::rename_args, rename::rename_verb);
 const KILL: Verb = verb!("kill", "Send a signal to containers", stop::kill_args, stop::kill_verb);
 const RM: Verb = verb!("rm", "Remove containers", stop::rm_args, stop::rm_verb);
 const WAIT: Verb =
@@ -56,6 +71,10 @@ pub(super) static TOP: &[Verb] = &[
     CREATE,
     START,
     STOP,
+    RESTART,
+    PAUSE,
+    UNPAUSE,
+    RENAME,
     KILL,
     RM,
     WAIT,
@@ -96,6 +115,10 @@ pub(super) static CONTAINER: &[Verb] = &[
     CREATE,
     START,
     STOP,
+    RESTART,
+    PAUSE,
+    UNPAUSE,
+    RENAME,
     KILL,
     RM,
     WAIT,

@@ -6,7 +6,8 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::runtime::cgroup::Cgroup;
-use crate::store::container::{self, ContainerDir, Exit, Status};
+use crate::store::container::{self, ContainerDir, Exit, State, Status};
+use crate::store::journal::{self, Event};
 use crate::store::{Store, draft};
 
 /// The container's status with the dead settled: one whose supervisor was killed gets its end written down (137), or is
@@ -21,9 +22,17 @@ pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
     }
     // The lock is ours while we tidy, so that a start at this moment waits for its turn.
     let Some(_lock) = dir.try_lock()? else { return dir.status() };
+    if let Status::Dead(state) = &status {
+        thaw(state);
+    }
     clear_cgroup(dir);
     if is_dead && dir.record().is_ok_and(|record| record.auto_remove) {
+        let record = dir.record();
         dir.remove(store)?;
+        if let Ok(record) = record {
+            let die = Event::of_container(&record, "die").with("exitCode", "137");
+            journal::note_all(store, &[die, Event::of_container(&record, "destroy")]);
+        }
         return Err(dir.not_found());
     }
     if let Status::Dead(state) = status {
@@ -32,6 +41,10 @@ pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
             state.restarting.map_or((137, Timestamp::now()), |exit| (exit.code, exit.finished_at));
         let error = "its supervisor was killed".into();
         dir.write_exit(&Exit { code, finished_at, oom_killed: false, error })?;
+        if let Ok(record) = dir.record() {
+            let die = Event::of_container(&record, "die").with("exitCode", code.to_string());
+            journal::note(store, &die);
+        }
     }
     drop(_lock);
     dir.status()
@@ -85,6 +98,15 @@ pub(super) fn has_ended(pidfd: &std::os::fd::OwnedFd) -> bool {
 pub(super) fn pause() {
     let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
     let _ = rustix::event::poll(&mut [], Some(&moment));
+}
+
+/// What was frozen when its supervisor was killed cannot die before it is let go on (cgroup v1).
+fn thaw(state: &State) {
+    if let (true, Some(cgroup)) = (state.paused, &state.cgroup)
+        && let Ok(cgroup) = serde_json::from_value::<Cgroup>(cgroup.clone())
+    {
+        let _ = cgroup.freeze(false);
+    }
 }
 
 /// The processes are dead (they ended with the supervisor's pid name space); only the empty cgroup is left.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow};
 use super::{Engine, reap};
 use crate::error::ResultExt;
 use crate::store::grave;
+use crate::store::journal::{self, Event};
 
 /// Removes a container that does not run, and with `volumes` the anonymous volumes that no other container uses.
 pub fn remove(engine: &Engine, wanted: &str, volumes: bool) -> Result<()> {
@@ -26,10 +27,9 @@ pub fn remove(engine: &Engine, wanted: &str, volumes: bool) -> Result<()> {
             None => reap::pause(),
         }
     };
-    let record = if volumes { dir.record().ok() } else { None };
+    let record = dir.record().ok();
     dir.remove(&engine.store).with_context(about)?;
-    match record {
-        Some(record) => grave::remove_volumes(&engine.store, &record).with_context(about),
-        None => Ok(()),
-    }
+    let Some(record) = record else { return Ok(()) };
+    journal::note(&engine.store, &Event::of_container(&record, "destroy"));
+    if volumes { grave::remove_volumes(&engine.store, &record).with_context(about) } else { Ok(()) }
 }

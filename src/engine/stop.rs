@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::{Engine, reap};
 use crate::error::ResultExt;
 use crate::store::container::{self, ContainerDir, Record, State, Status};
+use crate::store::journal::{self, Event};
 use crate::supervisor::{self, Control};
 use crate::userns;
 
@@ -50,6 +51,8 @@ pub fn kill(engine: &Engine, wanted: &str, signal: i32) -> Result<()> {
     }
     let Some(init) = container::open_process(state.init) else { return Ok(()) };
     send(&init, signal).with_context(about)?;
+    let killed = Event::of_container(&record, "kill").with("signal", signal.to_string());
+    journal::note(&engine.store, &killed);
     if is_meant_to_end && matches!(status, Status::Paused(_)) {
         // What is stopped cannot end.
         supervisor::ask(&dir, &Control::Resume).with_context(about)?;
@@ -88,14 +91,26 @@ fn end(engine: &Engine, dir: &ContainerDir, options: StopOptions) -> Result<()> 
         // From here on its supervisor starts it no more; but it may have done so since we looked.
         status = reap::decided(&engine.store, dir)?;
     }
-    let state = match &status {
-        Status::Running(state) | Status::Paused(state) => state,
-        Status::Starting => return Err(anyhow!("it does not get through its start")),
-        _ => return await_end(dir),
-    };
+    if let Status::Starting = status {
+        return Err(anyhow!("it does not get through its start"));
+    }
+    end_run(dir, &status, options, &record)?;
+    dir.wait_unlocked()?;
+    journal::note(&engine.store, &Event::of_container(&record, "stop"));
+    Ok(())
+}
+
+/// Asks init to end, and ends it when its time is over.
+pub(super) fn end_run(
+    dir: &ContainerDir,
+    status: &Status,
+    options: StopOptions,
+    record: &Record,
+) -> Result<()> {
+    let Some(state) = status.run() else { return Ok(()) };
     let timeout = options.timeout.unwrap_or(record.stop_timeout as i64);
     // The owner of a user name space may signal all in it from outside (user_namespaces(7)); nothing is to be joined.
-    let Some(init) = container::open_process(state.init) else { return await_end(dir) };
+    let Some(init) = container::open_process(state.init) else { return Ok(()) };
     let first = if timeout == 0 { libc::SIGKILL } else { options.signal.unwrap_or(record.stop_signal) };
     send(&init, first)?;
     if matches!(status, Status::Paused(_)) {
@@ -105,7 +120,7 @@ fn end(engine: &Engine, dir: &ContainerDir, options: StopOptions) -> Result<()> 
     if timeout != 0 && !ends_within(&init, timeout)? {
         send(&init, libc::SIGKILL)?;
     }
-    await_end(dir)
+    Ok(())
 }
 
 /// Sees to it that a container is not run again when it ends. Returns whether its supervisor had to be told; one that was
@@ -116,11 +131,6 @@ fn stay_down(dir: &ContainerDir, record: &Record) -> Result<bool> {
     }
     dir.mark_stopped()?;
     supervisor::ask(dir, &Control::StayDown)
-}
-
-/// Returns when the container's supervisor is gone.
-fn await_end(dir: &ContainerDir) -> Result<()> {
-    dir.wait_unlocked()
 }
 
 /// The container's init, whose user name space we join where we are not root.

@@ -7,8 +7,9 @@
 //!
 //! Invariant: nothing is written to a root that is not a copy of ours.
 
+use std::collections::HashMap;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -129,24 +130,11 @@ pub(super) fn enter(root: &Root) -> Result<()> {
     rustix::process::chdir("/").context(about)
 }
 
-/// Ends what a container left when its init ended, which a pid name space would have done: our descendants (we are their
-/// reaper), and whoever has that root, if it is below `bundle` and so nobody else's.
+/// Ends what a container left when its init ended, which a pid name space would have done.
 pub fn end_all(root: &Path, bundle: &Path) -> Result<()> {
-    let me = crate::host::visible_pid().context("our own process is not to be seen in /proc")?;
     loop {
         let mut found = false;
-        for name in fs::read_dir(Path::new("/proc"))? {
-            let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-            let proc = Path::new("/proc").join(&name);
-            let is_child = || parent(&proc) == Some(me);
-            let is_inside = || {
-                root.starts_with(bundle)
-                    && fs::read_link(&proc.join("root")).is_ok_and(|r| r.as_deref() == Some(root))
-            };
-            let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| is_child() || is_inside()) else {
-                continue;
-            };
-            let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        for pidfd in members(root, bundle)? {
             if rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
                 found = true;
                 // Another's child (of an `exec`) is waited for by that one.
@@ -157,6 +145,42 @@ pub fn end_all(root: &Path, bundle: &Path) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Sends a signal to all processes of a container.
+pub fn signal_all(root: &Path, bundle: &Path, signal: Signal) -> Result<()> {
+    for pidfd in members(root, bundle)? {
+        // One that has just ended needs none.
+        let _ = rustix::process::pidfd_send_signal(&pidfd, signal);
+    }
+    Ok(())
+}
+
+/// The processes of a container: our descendants (we are their reaper), and whoever has that root, if it is below `bundle`
+/// and so nobody else's.
+fn members(root: &Path, bundle: &Path) -> Result<Vec<OwnedFd>> {
+    let me = crate::host::visible_pid().context("our own process is not to be seen in /proc")?;
+    let mut parents: HashMap<i32, i32> = HashMap::new();
+    for name in fs::read_dir(Path::new("/proc"))? {
+        let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        parents.extend(parent(&Path::new("/proc").join(&name)).map(|parent| (pid, parent)));
+    }
+    let descends = |pid: i32| {
+        let mut above = std::iter::successors(parents.get(&pid), |above| parents.get(above));
+        // As many steps as there are processes: what changed while we looked may make a circle.
+        above.by_ref().take(parents.len()).any(|above| *above == me)
+    };
+    let is_inside = |pid: i32| {
+        root.starts_with(bundle)
+            && fs::read_link(Path::new(&format!("/proc/{pid}/root")))
+                .is_ok_and(|r| r.as_deref() == Some(root))
+    };
+    let found = parents.keys().filter(|pid| **pid != me && (descends(**pid) || is_inside(**pid)));
+    Ok(found
+        .filter_map(|pid| {
+            rustix::process::pidfd_open(rustix::process::Pid::from_raw(*pid)?, PidfdFlags::empty()).ok()
+        })
+        .collect())
 }
 
 /// Field 4 of /proc/PID/stat.

@@ -321,7 +321,8 @@ pub fn create(store: &Store, record: &Record, files: &[(&str, &[u8])]) -> Result
             .try_for_each(|name| fs::sync(&dir.file(name)))?;
     }
     let lock = dir.try_lock()?.context("cannot lock a new container")?;
-    name::claim(store, &record.name, &record.id)?;
+    name::claim(store, &record.name, &record.id)
+        .with_context(|| format!("cannot create container {}", record.name))?;
     let home = ContainerDir::of(store, &record.id);
     let publish = || {
         if record.auto_remove {

@@ -20,7 +20,6 @@ impl ContainerDir {
     /// holds the lock or knows that nobody does.
     pub fn bury(&self, store: &Store) -> Result<Grave> {
         let id = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let record = self.record();
         // Out of sight in one step, before anything else goes: a removal that is cut short is finished by a sweep, and
         // never leaves a container without its name.
         let grave = store.data.join("tmp").join(format!("{GRAVE}{id}"));
@@ -28,7 +27,8 @@ impl ContainerDir {
             fs::rename(&self.path, &grave)?;
         }
         let mut volumes = Vec::new();
-        match record {
+        // Now, and not before: from here on it cannot be renamed.
+        match (ContainerDir { path: grave.clone() }).record() {
             Ok(record) => {
                 name::release(store, &record.name, &record.id)?;
                 if record.auto_remove {

@@ -19,29 +19,73 @@ fn link(store: &Store, name: &str) -> PathBuf {
 
 /// symlink(2) is the claim. A claim whose container is neither there nor being made is left over from a crash.
 pub(super) fn claim(store: &Store, name: &str, id: &str) -> Result<()> {
+    match fs::symlink(Path::new(id), &link(store, name)) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        other => return other.with_context(|| format!("cannot claim the name {name}")),
+    }
+    let _names = lock_all(store)?;
+    claim_locked(store, name, id)
+}
+
+/// The same with the lock on the names held.
+fn claim_locked(store: &Store, name: &str, id: &str) -> Result<()> {
     let path = link(store, name);
     let taken = || -> Result<()> {
         let owner = owner_of(store, name)?.unwrap_or_default();
-        Err(anyhow!("the name is in use by container {}", &owner[..owner.len().min(12)]))
-            .with_context(|| format!("cannot create container {name}"))
+        Err(anyhow!("the name {name} is in use by container {}", &owner[..owner.len().min(12)]))
             .hint(format!("remove it with dhow rm -f {name}, or choose another --name"))
     };
-    let about = || format!("cannot claim the name {name}");
-    match fs::symlink(Path::new(id), &path) {
-        Ok(()) => return Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(e).with_context(about),
-    }
-    let _names = lock_all(store)?;
     if let Some(owner) = owner_of(store, name)? {
-        if is_alive_or_kept(store, &owner)? {
+        // A rename that was cut short leaves a second name; with the lock held, none is under way.
+        let is_called_so =
+            || ContainerDir::of(store, &owner).record().map_or(true, |record| record.name == name);
+        if is_alive_or_kept(store, &owner)? && is_called_so() {
             return taken();
         }
         fs::remove_file(&path)?;
     }
     match fs::symlink(Path::new(id), &path) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => taken(),
-        other => other.with_context(about),
+        other => other.with_context(|| format!("cannot claim the name {name}")),
+    }
+}
+
+impl ContainerDir {
+    /// Gives the container another name, and returns the old one. With the lock on the names: of two who rename it at once,
+    /// the second finds what the first one left. The new name is claimed first and the old one freed last, so that at each
+    /// moment it is found by the name that its record has.
+    pub fn rename(&self, store: &Store, name: &str) -> Result<String> {
+        let _names = lock_all(store)?;
+        let mut record = self.record().map_err(|error| self.gone_or(error))?;
+        claim_locked(store, name, &record.id)?;
+        let old = std::mem::replace(&mut record.name, name.to_owned());
+        // Removed meanwhile, or the disk is full.
+        let written = self.write_record(&record).map_err(|error| self.gone_or(error));
+        let stale = if written.is_ok() { old.as_str() } else { name };
+        if owner_of(store, stale)?.as_deref() == Some(&*record.id) {
+            fs::remove_file(&link(store, stale))?;
+        }
+        written.map(|()| old)
+    }
+
+    /// Changes the record. Of two who change it at once, none undoes what the other did.
+    pub fn change_record(
+        &self,
+        store: &Store,
+        change: impl FnOnce(&mut Record) -> Result<()>,
+    ) -> Result<Record> {
+        let _names = lock_all(store)?;
+        let mut record = self.record().map_err(|error| self.gone_or(error))?;
+        change(&mut record)?;
+        self.write_record(&record).map_err(|error| self.gone_or(error))?;
+        Ok(record)
+    }
+
+    fn gone_or(&self, error: anyhow::Error) -> anyhow::Error {
+        match fs::metadata(&self.path) {
+            Ok(None) => self.not_found(),
+            _ => error,
+        }
     }
 }
 

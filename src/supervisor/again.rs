@@ -9,6 +9,7 @@ use super::serve::{Supervised, Turn, failed};
 use super::start::{self, Running, Starting};
 use super::timers::Timer;
 use crate::store::container::Exit;
+use crate::store::journal::{self, Event};
 
 /// What a supervisor remembers from run to run.
 #[derive(Debug, Default)]
@@ -17,8 +18,14 @@ pub struct Life {
     pub stays_down: bool,
     /// The cgroup of the last run could not be removed.
     pub is_cgroup_left: bool,
+    /// A person wants the next run as soon as this one ended.
+    pub runs_again: bool,
     /// All processes are stopped.
     pub paused: bool,
+    /// By a signal, and not by the freezer.
+    pub is_stopped_by_signal: bool,
+    /// The journal knows of the end of the last run.
+    pub is_end_told: bool,
     /// How often it was started again.
     restarts: u32,
     backoff: Backoff,
@@ -45,14 +52,38 @@ impl Backoff {
 }
 
 impl Supervised {
-    /// Takes a run over that has just begun.
+    /// Takes a run over that has just begun, after the last words of its command are said: nobody waits for what this costs.
     pub fn begin_run(&mut self, running: Running) {
         self.running = Some(running);
         self.life.began = Some(Instant::now());
         self.life.paused = false;
+        self.life.is_stopped_by_signal = false;
         if let Some(seconds) = self.record.timeout {
             self.timers.set(Timer::Limit, Duration::from_secs(seconds));
         }
+        let mut events = Vec::with_capacity(2);
+        if self.begin.foreground && self.life.restarts == 0 {
+            events.push(self.event("attach"));
+        }
+        events.push(self.event("start"));
+        journal::note_all(&self.store, &events);
+    }
+
+    /// Something that happens to the container now.
+    pub fn event(&self, action: &str) -> Event {
+        Event::of_container(&self.record, action)
+    }
+
+    /// What is to be told of a run that ended like this.
+    pub fn events_of_end(&self, exit: &Exit) -> Vec<Event> {
+        let took = self.life.began.map_or(0, |began| began.elapsed().as_secs());
+        let die = self.event("die").with("exitCode", exit.code.to_string());
+        let mut events = Vec::with_capacity(3);
+        if exit.oom_killed {
+            events.push(self.event("oom"));
+        }
+        events.push(die.with("execDuration", took.to_string()));
+        events
     }
 
     /// A signal from whoever is in the foreground: what asks a program to end is meant for good.
@@ -70,9 +101,20 @@ impl Supervised {
     pub fn again(&mut self, mut exit: Exit) -> Result<Option<Exit>> {
         while self.is_wanted_again(&exit) {
             self.note_restarting(&exit);
+            journal::note_all(&self.store, &self.events_of_end(&exit));
             self.guests.tell_end(exit.code);
             if !self.back_off()? {
+                // What is told of its end was told.
+                self.life.is_end_told = true;
                 break;
+            }
+            if std::mem::take(&mut self.life.runs_again) {
+                self.life.stays_down = false;
+                self.life.restarts = 0;
+                self.life.backoff = Backoff::default();
+                let _ = self.dir.forget_stopped();
+            } else {
+                self.life.restarts += 1;
             }
             match self.start_again() {
                 Ok(()) => return Ok(None),
@@ -84,9 +126,12 @@ impl Supervised {
     }
 
     fn is_wanted_again(&self, exit: &Exit) -> bool {
-        self.record.restart.wants(exit.code, self.life.restarts)
-            && !self.life.stays_down
-            && !self.dir.is_marked_stopped()
+        let by_policy = || {
+            self.record.restart.wants(exit.code, self.life.restarts)
+                && !self.life.stays_down
+                && !self.dir.is_marked_stopped()
+        };
+        self.life.runs_again || by_policy()
     }
 
     /// Best effort: who cannot read it sees a container that runs, and will.
@@ -104,8 +149,12 @@ impl Supervised {
         let wait = self.life.backoff.after(run);
         self.timers.set(Timer::Restart, wait);
         loop {
+            if self.life.runs_again {
+                self.timers.clear(Timer::Restart);
+                return Ok(true);
+            }
             let turn = self.turn()?;
-            if self.life.stays_down {
+            if self.life.stays_down && !self.life.runs_again {
                 self.timers.clear(Timer::Restart);
                 return Ok(false);
             }
@@ -117,7 +166,6 @@ impl Supervised {
 
     /// Everything anew but the changes to the root, and the log, which goes on.
     fn start_again(&mut self) -> Result<()> {
-        self.life.restarts += 1;
         let starting = Starting {
             store: &self.store,
             dir: &self.dir,

@@ -7,24 +7,19 @@
 //! or its log waiting.
 
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::io::Errno;
-use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
 use super::log::Stream;
 use super::{Attach, Control};
-use crate::error::ResultExt;
 use crate::fs;
-use crate::runtime::rootfs::Root;
 use crate::runtime::sync::Socket;
 use crate::store::container::ContainerDir;
-use crate::sys::lock;
 
 /// First byte of what a guest types; nothing after it: the end of its input.
 pub const TYPED: u8 = 0;
@@ -34,7 +29,7 @@ pub const OUT: u8 = 1;
 pub const ERR: u8 = 2;
 
 /// The name of the socket in the container's directory.
-const NAME: &str = "socket";
+pub const NAME: &str = "socket";
 /// More at once are turned away.
 const MOST: usize = 100;
 /// The longest message.
@@ -182,6 +177,11 @@ impl Guests {
         }
     }
 
+    /// Has nothing more to do with this guest.
+    pub fn dismiss(&mut self, n: usize) {
+        self.guests.iter_mut().skip(n).take(1).for_each(|guest| guest.gone = true);
+    }
+
     /// Tells all who are attached that the container ended.
     pub fn tell_end(&mut self, code: i32) {
         for guest in self.guests.iter_mut().filter(|guest| guest.attached.is_some()) {
@@ -229,59 +229,4 @@ pub fn send_frame(to: BorrowedFd<'_>, kind: [u8; 1], bytes: &[u8]) -> rustix::io
     let parts = [IoSlice::new(&kind), IoSlice::new(bytes)];
     let sent = rustix::net::sendmsg(to, &parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL);
     sent.map(drop)
-}
-
-/// How long a supervisor may take to answer: it does one thing at a time, and freezing a container may take a while.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Connects to the supervisor of a container; `None` if there is none. Waits for one that has just been started.
-pub fn connect(dir: &ContainerDir) -> Result<Option<Socket>> {
-    let about = || format!("cannot reach the supervisor of {}", dir.id());
-    if fs::metadata(&dir.path)?.is_none() {
-        return Ok(None);
-    }
-    // Through the descriptor: a socket's path must fit 108 bytes.
-    let dir_fd = Root::open_host(&dir.path)?;
-    let path = format!("/proc/self/fd/{}/{NAME}", dir_fd.as_fd().as_raw_fd());
-    let address = SocketAddrUnix::new(path).with_context(about)?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .with_context(about)?;
-        for which in [Timeout::Send, Timeout::Recv] {
-            sockopt::set_socket_timeout(&socket, which, Some(PATIENCE)).with_context(about)?;
-        }
-        match rustix::net::connect(&socket, &address) {
-            Ok(()) => return Ok(Some(socket.into())),
-            Err(Errno::NOENT | Errno::CONNREFUSED) => {}
-            Err(error) => return Err(error).with_context(about),
-        }
-        // Nobody listens yet, or any more.
-        if fs::metadata(&dir.path)?.is_none() || !lock::is_held(dir.open_lock()?).with_context(about)? {
-            return Ok(None);
-        }
-        if Instant::now() > deadline {
-            bail!("{}: it does not listen", about());
-        }
-        let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
-        let _ = rustix::event::poll(&mut [], Some(&moment));
-    }
-}
-
-/// Asks the supervisor of a container for something, and returns when it is done. False if there is no supervisor, or if
-/// it ended before it answered.
-pub fn ask(dir: &ContainerDir, what: &Control) -> Result<bool> {
-    let Some(socket) = connect(dir)? else { return Ok(false) };
-    if socket.send(what, None).is_err() {
-        return Ok(false);
-    }
-    let answer =
-        socket.receive::<Control>().hint("its supervisor may be stuck: look at dhow ps, or use dhow rm -f");
-    match answer? {
-        None => Ok(false),
-        Some((Control::Done, _)) => Ok(true),
-        Some((Control::Failed(failure), _)) => Err(failure.into_error()),
-        Some((other, _)) => bail!("unexpected {other:?} from its supervisor"),
-    }
 }

@@ -30,12 +30,14 @@ mod again;
 mod emulation;
 mod guests;
 pub mod log;
+mod pause;
 mod person;
 mod relay;
 mod requests;
 pub mod serve;
 mod start;
 mod timers;
+mod visit;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -46,9 +48,10 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 pub use emulation::hand_over as hand_over_listener;
-pub use guests::{ERR, OUT, TYPED, ask, connect, send_frame};
+pub use guests::{ERR, OUT, TYPED, send_frame};
 pub use person::{become_person, runtime_dir};
 pub use start::apply_user;
+pub use visit::{Answer, ask, ask_now, connect};
 
 use crate::error::ResultExt;
 use crate::event::{Event, Sink};
@@ -83,6 +86,14 @@ pub enum Control {
     Resume,
     /// Guest: this run is the last; between two runs, there is no next one.
     StayDown,
+    /// Supervisor, to a guest: what it asked for does not fit what the container does now.
+    NotNow,
+    /// Guest: when this run ends, begin the next one at once.
+    RunAgain,
+    /// Guest: begin the next run now.
+    Hurry,
+    /// Guest: the record was changed.
+    ReadAgain,
     /// Guest: show me this, and take what I type.
     Attach(Attach),
     /// Supervisor, to a guest that is attached: so many bytes of output found no room.

@@ -6,6 +6,7 @@ use super::guests::Heard;
 use super::serve::Supervised;
 use super::{Attach, Control};
 use crate::runtime::sync::Failure;
+use crate::store::journal;
 
 impl Supervised {
     /// Hears a guest, and answers it.
@@ -17,8 +18,24 @@ impl Supervised {
             Heard::Asked(Control::Attach(attach)) => self.attach(n, attach),
             Heard::Asked(Control::StayDown) => {
                 self.life.stays_down = true;
+                self.life.runs_again = false;
                 Ok(())
             }
+            Heard::Asked(Control::RunAgain) if self.running.is_some() => {
+                self.life.runs_again = true;
+                Ok(())
+            }
+            Heard::Asked(Control::Hurry) if self.running.is_none() && !self.life.stays_down => {
+                self.life.runs_again = true;
+                Ok(())
+            }
+            Heard::Asked(Control::RunAgain | Control::Hurry) => {
+                return self.guests.answer(n, &Control::NotNow);
+            }
+            Heard::Asked(Control::ReadAgain) => self.dir.record().map(|record| self.record = record),
+            Heard::Asked(Control::Pause) => self.pause(),
+            Heard::Asked(Control::Resume) => self.resume(),
+            Heard::Asked(Control::Detach) => return self.detached(n),
             Heard::Asked(other) => Err(anyhow!("its supervisor does not know what {other:?} is")),
         };
         let answer = answer.map_or_else(|error| Control::Failed(Failure::of(&error)), |()| Control::Done);
@@ -36,7 +53,14 @@ impl Supervised {
         if attach.stdin {
             self.fit_terminal(attach.size);
         }
+        journal::note(&self.store, &self.event("attach"));
         Ok(())
+    }
+
+    /// One that goes away by the keys, and not with the container.
+    fn detached(&mut self, n: usize) {
+        self.guests.dismiss(n);
+        journal::note(&self.store, &self.event("detach"));
     }
 
     fn typed(&mut self, n: usize, bytes: &[u8]) {

@@ -21,6 +21,7 @@ use crate::runtime::sync::{Failure, Socket};
 use crate::runtime::{Isolation, chroot};
 use crate::store::Store;
 use crate::store::container::{ContainerDir, Exit, Grave, Record};
+use crate::store::journal;
 use crate::sys;
 
 /// The role: supervises the container in the directory `path`.
@@ -367,12 +368,17 @@ impl Supervised {
 
     /// Notes the end, frees the name if it is to be freed, and says the last words.
     fn finish(self, exit: &Exit) -> Result<()> {
+        let mut events = if self.life.is_end_told { Vec::new() } else { self.events_of_end(exit) };
+        if self.record.auto_remove {
+            events.push(self.event("destroy"));
+        }
         let Supervised { store, dir, record, lock, control, mut guests, life, .. } = self;
         if !life.is_cgroup_left && !record.auto_remove {
             let _ = dir.forget_cgroup();
         }
         let noted =
             if record.auto_remove { dir.bury(&store).map(Some) } else { dir.write_exit(exit).map(|()| None) };
+        journal::note_all(&store, &events);
         // What is buried is ours to clear as long as we hold its lock. Any other is free before the last word: who hears
         // it may start the container again at once.
         guests.close_door();

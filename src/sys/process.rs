@@ -106,6 +106,19 @@ pub fn reset_signals() {
     let _ = none.thread_set_mask();
 }
 
+/// Sends a signal to every process of our pid name space, and of those below it, but ourselves: only for its pid 1, because
+/// anybody else's reach would be far too wide.
+pub fn signal_name_space(number: i32) -> io::Result<()> {
+    if std::process::id() != 1 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    // SAFETY: kill(2) takes two numbers.
+    match unsafe { libc::kill(-1, number) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Ignores a signal, so that the call that would have raised it returns its error instead.
 pub fn ignore_signal(signal: i32) {
     // SAFETY: SIG_IGN is a valid disposition, and no handler runs in our place.
