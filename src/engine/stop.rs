@@ -55,7 +55,7 @@ pub fn kill(engine: &Engine, wanted: &str, signal: i32) -> Result<()> {
     journal::note(&engine.store, &killed);
     if is_meant_to_end && matches!(status, Status::Paused(_)) {
         // What is stopped cannot end.
-        supervisor::ask(&dir, &Control::Resume).with_context(about)?;
+        supervisor::ask_now(&dir, &Control::Resume).with_context(about)?;
     }
     Ok(())
 }
@@ -95,7 +95,7 @@ fn end(engine: &Engine, dir: &ContainerDir, options: StopOptions) -> Result<()> 
         return Err(anyhow!("it does not get through its start"));
     }
     end_run(dir, &status, options, &record)?;
-    dir.wait_unlocked()?;
+    await_end(engine, dir, &status)?;
     journal::note(&engine.store, &Event::of_container(&record, "stop"));
     Ok(())
 }
@@ -111,14 +111,40 @@ pub(super) fn end_run(
     let timeout = options.timeout.unwrap_or(record.stop_timeout as i64);
     // The owner of a user name space may signal all in it from outside (user_namespaces(7)); nothing is to be joined.
     let Some(init) = container::open_process(state.init) else { return Ok(()) };
-    let first = if timeout == 0 { libc::SIGKILL } else { options.signal.unwrap_or(record.stop_signal) };
-    send(&init, first)?;
-    if matches!(status, Status::Paused(_)) {
-        // What is stopped cannot end.
-        supervisor::ask(dir, &Control::Resume)?;
+    let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
+    if timeout != 0 {
+        send(&init, options.signal.unwrap_or(record.stop_signal))?;
+        if matches!(status, Status::Paused(_)) {
+            // What is stopped cannot end.
+            supervisor::ask_now(dir, &Control::Resume)?;
+        }
+        if ends_within(&init, patience)? {
+            return Ok(());
+        }
     }
-    if timeout != 0 && !ends_within(&init, timeout)? {
-        send(&init, libc::SIGKILL)?;
+    send(&init, libc::SIGKILL)?;
+    // A frozen one does not even end by that, and one may be paused at any moment.
+    while !ends_within(&init, Some(MOMENT))? {
+        supervisor::ask_now(dir, &Control::Resume)?;
+    }
+    Ok(())
+}
+
+/// Between two looks at what nobody announces.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// Returns when the supervisor of this run is gone, or when somebody has begun another run meanwhile.
+fn await_end(engine: &Engine, dir: &ContainerDir, status: &Status) -> Result<()> {
+    let (Status::Running(state) | Status::Paused(state) | Status::Restarting(state, _)) = status else {
+        return Ok(());
+    };
+    let Some(supervisor) = container::open_process(state.supervisor) else { return Ok(()) };
+    let init = status.run().map(|run| run.init);
+    while !ends_within(&supervisor, Some(MOMENT))? {
+        match reap::settled(&engine.store, dir) {
+            Ok(now) if now.run().is_some_and(|run| Some(run.init) != init) => return Ok(()),
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -151,8 +177,9 @@ fn send(pidfd: &OwnedFd, signal: i32) -> Result<()> {
     }
 }
 
-fn ends_within(pidfd: &OwnedFd, seconds: i64) -> Result<bool> {
-    let deadline = u64::try_from(seconds).ok().map(|s| Instant::now() + Duration::from_secs(s));
+/// Whether a process ends in this time; `None` waits for ever.
+fn ends_within(pidfd: &OwnedFd, limit: Option<Duration>) -> Result<bool> {
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     loop {
         let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
         let left = left.map(|l| rustix::event::Timespec {
