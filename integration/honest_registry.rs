@@ -184,6 +184,8 @@ impl Content {
             self.blobs.contains_key(&key) || self.manifests.contains_key(&key)
         };
         let named = ["layers", "manifests"].iter().filter_map(|list| manifest[list].as_array()).flatten();
+        // But for what is to be had elsewhere.
+        let named = named.filter(|descriptor| descriptor["urls"].is_null());
         let mut named = named.chain(manifest.get("config")).filter_map(|d| d["digest"].as_str());
         if !named.all(is_there) {
             return Answer::error(400, "MANIFEST_BLOB_UNKNOWN");

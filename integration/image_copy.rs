@@ -18,6 +18,7 @@ for_each_user!(
     wrong_bytes_go_nowhere,
     broken_connections,
     refusals,
+    a_directory_has_one_image,
 );
 for_root!(as_skopeo_does);
 
@@ -265,6 +266,46 @@ fn refusals(s: &Sandbox) {
     s.file("junk.tar", "junk");
     refused("oci-archive:junk.tar", "dir:d", "cannot copy");
     refused("docker-archive:junk.tar", "dir:d", "cannot copy");
+}
+
+fn a_directory_has_one_image(s: &Sandbox) {
+    let registry = Hostile::start();
+    let (one, two) = (Image::small(1, 2, 5000), Image::small(2, 2, 5000));
+    let shared = Layer::random(Packing::Gzip, "shared", 7, 5000);
+    let three = Image::new(&[shared.clone(), Layer::random(Packing::Zstd, "own", 8, 5000)]);
+    let four = Image::new(&[shared]);
+    for (tag, image) in [("one", &one), ("two", &two), ("three", &three), ("four", &four)] {
+        registry.put("app", tag, image);
+    }
+    put_index(&registry, "multi");
+    copy(s, &["--all"], &docker(&registry.name("multi:v1")), "dir:d");
+    s.file("d/note", "mine");
+    for (tag, image) in [("one", &one), ("two", &two), ("three", &three), ("four", &four)] {
+        copy(s, &[], &docker(&registry.name(&format!("app:{tag}"))), "dir:d");
+        let mut want: Vec<String> = image.blobs().map(|b| b.digest[7..].to_owned()).collect();
+        want.extend(["manifest.json", "note", "version"].map(str::to_owned));
+        want.sort();
+        let names: Vec<String> = files(&s.work.join("d")).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, want, "{tag}");
+    }
+    // A copy that fails leaves the image that was there.
+    registry.behave(|r| if r.is_blob() { Deed::status(404) } else { Deed::serve() });
+    s.dhow(["image", "copy", &docker(&registry.name("app:one")), "dir:d"]).output().exits(1);
+    assert_eq!(copy(s, &[], "dir:d", "oci:still:v1"), four.manifest.digest);
+    if crate::capability::has("skopeo") {
+        registry.behave(|_| Deed::serve());
+        s.program("skopeo")
+            .args(["--insecure-policy", "copy", "-q", "--src-tls-verify=false"])
+            .args([&docker(&registry.name("app:two")), "dir:theirs"])
+            .ok();
+        s.program("skopeo")
+            .args(["--insecure-policy", "copy", "-q", "--src-tls-verify=false"])
+            .args([&docker(&registry.name("app:one")), "dir:theirs"])
+            .ok();
+        copy(s, &[], &docker(&registry.name("app:two")), "dir:ours");
+        copy(s, &[], &docker(&registry.name("app:one")), "dir:ours");
+        assert_eq!(files(&s.work.join("ours")), files(&s.work.join("theirs")));
+    }
 }
 
 fn as_skopeo_does(s: &Sandbox) {

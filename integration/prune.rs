@@ -12,6 +12,7 @@ use crate::store_care::{is_well, pulled};
 for_each_user!(
     prune_images,
     prune_keeps_what_containers_use,
+    manifest_lists_keep_their_images,
     prune_containers_and_all,
     nobody_answers,
     df_agrees_with_du,
@@ -44,6 +45,49 @@ fn prune_images(s: &Sandbox) {
         assert!(leftovers::names(&s.store.join(dir)).is_empty(), "{dir}");
     }
     s.dhow(["image", "prune", "-f", "--filter", "name=x"]).output().complains("name").exits(1);
+}
+
+fn manifest_lists_keep_their_images(s: &Sandbox) {
+    let registry = Hostile::start();
+    let layer =
+        |n: u8| crate::image_made::Layer::of_files(crate::image_made::Packing::Gzip, [("f", &[n][..])]);
+    let images = [1, 2, 3].map(|n| crate::image_made::Image::new(&[layer(n)]));
+    for (n, image) in images.iter().enumerate() {
+        registry.put("app", &n.to_string(), image);
+        s.dhow(["pull", "-q", &registry.name(&format!("app:{n}"))]).ok();
+    }
+    let names = [0, 1, 2].map(|n| registry.name(&format!("app:{n}")));
+    let list = registry.name("list:v1");
+    s.dhow(["manifest", "create", &list, &names[0]]).ok();
+    s.dhow(["manifest", "add", &list, &names[1]]).ok();
+    // Without a name it is still the list's; by its id it is said why it stays.
+    assert_eq!(s.dhow(["rmi", &names[0]]).ok(), format!("Untagged: {}", names[0]));
+    let id = &images[0].config.digest;
+    for flags in [&["rmi"][..], &["rmi", "-f"]] {
+        s.dhow(flags).arg(id).output().complains("the manifest list").complains("list:v1").exits(1);
+    }
+    for prune in [&["image", "prune", "-f"][..], &["image", "prune", "-af"], &["system", "prune", "-af"]] {
+        s.dhow(prune).ok();
+        is_well(s);
+    }
+    s.dhow(["image", "exists", &names[2]]).output().exits(1);
+    assert_eq!(s.inspect(&images[1].config.digest, "{{json .RepoTags}}"), format!("[\"{}\"]", names[1]));
+    // The list can be pushed, with all that is in it.
+    registry.content().blobs.clear();
+    registry.content().manifests.clear();
+    s.dhow(["manifest", "push", &list]).ok();
+    for image in &images[..2] {
+        let key = ("list".to_owned(), image.manifest.digest.clone());
+        assert_eq!(registry.content().manifests[&key].bytes, image.manifest.bytes);
+    }
+    // With the list goes its claim.
+    s.dhow(["manifest", "rm", &list]).ok();
+    s.dhow(["image", "prune", "-f"]).ok();
+    s.dhow(["image", "exists", id]).output().exits(1);
+    s.dhow(["image", "exists", &names[1]]).ok();
+    s.dhow(["rmi", &names[1]]).ok();
+    let left = leftovers::names(&s.store.join("layers")).len();
+    assert_eq!(left, 0, "the prune of all took busybox too");
 }
 
 fn prune_keeps_what_containers_use(s: &Sandbox) {

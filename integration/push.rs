@@ -13,6 +13,7 @@ for_each_user!(
     what_came_goes_on_as_it_came,
     another_packing_is_another_manifest,
     what_is_printed,
+    foreign_layers_stay_where_they_are,
     all_tags,
     refusals,
     uploads_that_break_go_on,
@@ -98,6 +99,54 @@ fn what_came_goes_on_as_it_came(s: &Sandbox) {
         let key = (format!("a/b/app{n}"), "v1".to_owned());
         assert_eq!(to.content().manifests[&key].bytes, image.manifest.bytes, "{n}");
         assert_eq!(to.content().manifests[&key].media_type, image.manifest.media_type, "{n}");
+    }
+}
+
+/// As docker does: a layer that is to be had elsewhere is not pushed, whatever else happens to the others, and the manifest
+/// says as before where that is.
+fn foreign_layers_stay_where_they_are(s: &Sandbox) {
+    let (from, to, elsewhere) = (Hostile::start(), Hostile::start_on("127.0.0.2"), Hostile::start());
+    for (n, media_type) in [
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let layer = |seed| Layer::random(Packing::Gzip, "f", 10 * n as u64 + seed, 5000);
+        let image = Image::new(&[layer(1), layer(2)]);
+        let image = if n == 0 { image.as_docker() } else { image };
+        let (foreign, own) = (image.layers[0].clone(), image.layers[1].clone());
+        elsewhere.put("kept", "here", &image);
+        let urls = [format!("http://{}/v2/kept/blobs/{}", elsewhere.addr(), foreign.digest)];
+        let image = image.with_manifest(|m| {
+            m["layers"][0]["mediaType"] = media_type.into();
+            m["layers"][0]["urls"] = urls.to_vec().into();
+        });
+        let (name, tag) = (format!("foreign{n}"), "v1".to_owned());
+        from.put(&name, &tag, &image);
+        from.content().blobs.retain(|(_, digest), _| *digest != foreign.digest);
+        let (here, there) = (from.name(&format!("{name}:v1")), to.name(&format!("{name}:v1")));
+        s.dhow(["pull", "-q", &here]).ok();
+        s.dhow(["push", &here, &there]).output().exits(0).complains("Skipped foreign layer");
+        let has = |registry: &Hostile, tag: &str, layer: &str| {
+            assert!(registry.content().manifests.contains_key(&(name.clone(), tag.to_owned())));
+            registry.content().blobs.contains_key(&(name.clone(), layer.to_owned()))
+        };
+        assert!(!has(&to, "v1", &foreign.digest) && has(&to, "v1", &own.digest));
+        assert_eq!(to.content().manifests[&(name.clone(), tag)].bytes, image.manifest.bytes, "byte for byte");
+        assert_eq!(to.count(|r| r.path.contains(&foreign.digest)), 0, "nor asked for: {:?}", to.seen());
+        // Packed otherwise, the others are; and what was pushed is an image.
+        let packed = push(s, &["--compression", "zstd"], &here, &to.name(&format!("{name}:zstd")));
+        let content = to.content().manifests[&(name.clone(), packed)].bytes.clone();
+        let content: serde_json::Value = serde_json::from_slice(&content).unwrap();
+        assert_eq!(content["layers"][0]["urls"], serde_json::json!(urls));
+        assert_eq!(content["layers"][0]["digest"], foreign.digest.as_str());
+        assert!(content["layers"][1]["mediaType"].as_str().unwrap().ends_with("+zstd"));
+        s.dhow(["rmi", "-f", &here, &there]).ok();
+        elsewhere.forget();
+        s.dhow(["pull", "-q", &there]).ok();
+        assert_eq!(elsewhere.sent(&foreign), foreign.len());
     }
 }
 

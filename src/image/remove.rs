@@ -1,7 +1,8 @@
 //! `rmi`: names go at once; what nothing needs any more is freed in one sweep at the end.
 //!
 //! A name that is not the image's last one is only taken away. With the last one goes the image, unless a container
-//! uses it. An id means the whole image, so it must be forced where there are several names.
+//! uses it; one that a manifest list names goes on without a name, until the list is no more. An id means the whole image,
+//! so it must be forced where there are several names.
 
 use anyhow::{Result, anyhow, bail};
 
@@ -14,6 +15,7 @@ use crate::store::gc;
 use crate::store::image::Entry;
 use crate::store::image::find;
 use crate::store::image::find::By;
+use crate::store::image::listed::Listed;
 use crate::store::image::names;
 use crate::store::journal::{self, Event};
 
@@ -90,7 +92,10 @@ pub fn prune(
     is_chosen: &dyn Fn(&Entry) -> bool,
 ) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let is_used = |image: &Entry| options.in_use.iter().any(|u| u.image == *image.id());
+    let listed = Listed::read(store)?;
+    let is_used = |image: &Entry| {
+        options.in_use.iter().any(|u| u.image == *image.id()) || listed.list_of(image).is_some()
+    };
     let goes = |image: &Entry| {
         !image.is_read_only && (all || image.named.is_empty()) && !is_used(image) && is_chosen(image)
     };
@@ -169,6 +174,18 @@ fn remove_one(store: &Store, name_or_id: &str, options: &Options) -> Result<Vec<
     let is_last = goes.len() == own.len();
     if is_last {
         check_not_in_use(&image, name_or_id, options)?;
+        let listed = Listed::read(store)?;
+        match (listed.list_of(&image), &by) {
+            (Some(list), By::Id) => {
+                return Err(anyhow!("cannot remove image {name_or_id}: the manifest list {list} names it"))
+                    .hint("remove the list first: dhow manifest rm");
+            }
+            (Some(_), _) => {
+                names::keep(store, &lock, &image.manifest)?;
+                return remove_names(store, &lock, &image, &goes, false);
+            }
+            (None, _) => {}
+        }
     }
     remove_names(store, &lock, &image, &goes, is_last)
 }

@@ -16,6 +16,7 @@ use crate::store::Store;
 use crate::store::blob;
 use crate::store::image::find;
 use crate::store::image::find::Entry;
+use crate::store::image::listed::Listed;
 use crate::store::layer::usage;
 
 use super::parallel;
@@ -115,6 +116,7 @@ fn share_out(
     usage: &mut Usage,
 ) -> Result<()> {
     let mut users: HashMap<Digest, usize> = HashMap::new();
+    let listed = Listed::read(store)?;
     let mut kept: HashSet<Digest> =
         in_use.iter().flat_map(|u| u.diff_ids.iter().map(|d| d.0.clone())).collect();
     let images: Vec<(Entry, HashSet<Digest>, usize)> = find::entries(store)?
@@ -129,7 +131,7 @@ fn share_out(
         for digest in needs {
             *users.entry(digest.clone()).or_default() += 1;
         }
-        if *n_containers > 0 || image.summary.is_none() {
+        if *n_containers > 0 || image.summary.is_none() || listed.list_of(image).is_some() {
             kept.extend(needs.iter().cloned());
         }
     }

@@ -1,5 +1,5 @@
-//! Freeing blobs and layers that nothing needs, by marking from everything that does: names, pins, containers, and what
-//! the caller says besides.
+//! Freeing blobs and layers that nothing needs, by marking from everything that does: names, manifest lists, pins,
+//! containers, and what the caller says besides.
 //!
 //! ```text
 //! publisher   hold_off { publish layers, blobs; write the name }            shared lock, while it renames
@@ -26,6 +26,7 @@ use super::blob;
 use super::container;
 use super::container::{ContainerDir, Record, Source};
 use super::draft;
+use super::image::listed::Listed;
 use super::image::names;
 use super::image::summary::Summary;
 use super::layer;
@@ -136,7 +137,7 @@ pub fn snapshot(store: &Store) -> Result<Snapshot> {
     })
 }
 
-/// Marks from pins, names and containers. To be trusted while nothing can be published.
+/// Marks from pins, names, manifest lists and containers. To be trusted while nothing can be published.
 pub fn needs(store: &Store) -> Result<Needs> {
     let mut needs = Needs { digests: pin::all(store)?.into_iter().collect(), unknown: Vec::new() };
     let names = names::Names::read(store)?;
@@ -155,6 +156,17 @@ pub fn needs(store: &Store) -> Result<Needs> {
                 needs.digests.extend(summary.diff_ids.into_iter().map(|d| d.0));
             }
             Err(_) => needs.unknown.push(manifest.to_string()),
+        }
+    }
+    let listed = Listed::read(store)?;
+    needs.unknown.extend(listed.damaged);
+    for manifest in listed.manifests.keys() {
+        // A list may name what was removed before lists protected anything; what it needed is unknown and gone.
+        if let Ok((summary, _)) = Summary::of(store, manifest) {
+            needs.digests.insert(manifest.clone());
+            needs.digests.insert(summary.id);
+            needs.digests.extend(summary.layers);
+            needs.digests.extend(summary.diff_ids.into_iter().map(|d| d.0));
         }
     }
     for id in container::ids(store)? {

@@ -10,7 +10,7 @@ use crate::fs;
 use crate::oci::Reference;
 use crate::store::Store;
 use crate::store::draft::Draft;
-use crate::store::image::names;
+use crate::store::image::listed;
 use crate::sys::lock;
 
 use super::List;
@@ -19,17 +19,13 @@ pub(super) fn full(name: &Reference) -> String {
     name.clone().with_default_tag().to_string()
 }
 
-pub(super) fn dir(store: &Store) -> PathBuf {
-    store.data.join("manifests")
-}
-
 pub(super) fn path(store: &Store, name: &Reference) -> PathBuf {
-    dir(store).join(names::file_name(&full(name)))
+    listed::file(store, &full(name))
 }
 
 pub(super) fn lock(store: &Store) -> Result<File> {
-    fs::create_dir_all(&dir(store), 0o700)?;
-    let path = dir(store).join(".lock");
+    fs::create_dir_all(&listed::dir(store), 0o700)?;
+    let path = listed::dir(store).join(".lock");
     let file = fs::open_or_create(&path, 0o600)?;
     lock::acquire(&file, lock::Kind::Exclusive).with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)

@@ -12,6 +12,7 @@
 //! a whole file, and no manifest that would name them.
 
 mod archive_file;
+mod directory;
 mod docker;
 mod fetch;
 pub mod location;

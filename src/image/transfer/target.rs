@@ -20,6 +20,7 @@ use crate::oci::Digest;
 use crate::registry::{Action, Client, Manifest, Repository};
 
 use super::archive_file::ArchiveFile;
+use super::directory::Directory;
 use super::fetch::{Received, Verified};
 use super::location::Location;
 use super::source::Source;
@@ -38,7 +39,7 @@ pub(super) enum Target<'a> {
     /// The same in a tar.
     OciArchive(ArchiveFile, Option<String>),
     /// A `dir:`.
-    Directory(PathBuf),
+    Directory(Directory),
 }
 
 impl<'a> Target<'a> {
@@ -58,7 +59,7 @@ impl<'a> Target<'a> {
             Location::OciArchive(path, tag) => Target::OciArchive(ArchiveFile::create(path)?, tag.clone()),
             Location::Directory(path) => {
                 claim(path, "version", DIR_VERSION.as_bytes())?;
-                Target::Directory(path.clone())
+                Target::Directory(Directory::new(path))
             }
             Location::DockerArchive(..) => bail!("a docker archive is written by other means"),
         })
@@ -95,7 +96,7 @@ impl<'a> Target<'a> {
             Target::OciDirectory(path, _) => {
                 into_file(source, digest, size, &path.join("blobs/sha256").join(digest.hex()))
             }
-            Target::Directory(path) => into_file(source, digest, size, &path.join(digest.hex())),
+            Target::Directory(directory) => into_file(source, digest, size, &directory.blob(digest)),
             Target::OciArchive(archive, _) => {
                 let content = Verified::new(source.blob(digest, 0)?, digest, size);
                 archive.member(&format!("blobs/sha256/{}", digest.hex()), size, content)?;
@@ -115,7 +116,7 @@ impl<'a> Target<'a> {
                 bytes.len() as u64,
                 bytes.as_slice(),
             ),
-            Target::Directory(path) => write(&path.join(format!("{}.manifest.json", digest.hex())), bytes),
+            Target::Directory(directory) => write(&directory.manifest(digest), bytes),
         }
     }
 
@@ -139,7 +140,7 @@ impl<'a> Target<'a> {
                 }
                 archive.finish()
             }
-            Target::Directory(path) => write(&path.join("manifest.json"), &top.bytes),
+            Target::Directory(directory) => directory.finish(top),
         }
     }
 }

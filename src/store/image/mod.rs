@@ -7,6 +7,7 @@
 //! written, and nothing of it is freed while the name is there.
 
 pub mod find;
+pub mod listed;
 pub mod names;
 pub mod publish;
 pub mod summary;
