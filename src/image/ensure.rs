@@ -13,6 +13,7 @@ use crate::store::image::Image;
 use crate::store::image::find::{By, find_alone};
 
 use super::Platform;
+use super::choice;
 use super::pull;
 
 /// When to ask a registry for an image.
@@ -109,8 +110,8 @@ enum Here {
 fn here(store: &Store, name_or_id: &str, platform: Option<&Platform>) -> Result<Here> {
     match find_alone(store, name_or_id) {
         Ok((image, by)) => match platform {
-            Some(wanted) if !pull::is_for(&image.config, wanted) => {
-                let own = pull::platform_of(&image.config);
+            Some(wanted) if !choice::is_for(&image.config, wanted) => {
+                let own = choice::platform_of(&image.config);
                 let own = own.with_context(|| {
                     format!("cannot use {name_or_id}: it does not say for which platform it is")
                 });

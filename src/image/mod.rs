@@ -20,6 +20,7 @@ pub mod candidate;
 pub mod change;
 pub mod check;
 pub mod commit;
+pub mod choice;
 pub mod compression;
 pub mod content;
 pub mod docker_archive;

@@ -1,7 +1,7 @@
 //! `pull`: a name in a registry -> an image of the store.
 //!
 //! 1. [`up_to_date`]: what the store has under the name, if the registry still says the same of it.
-//! 2. [`resolve`]: the manifest, through an index if there is one: the image for the platform wanted.
+//! 2. [`resolve()`]: the manifest, through an index if there is one: the image for the platform wanted.
 //! 3. The config; with it, what the layers have to be when they are unpacked.
 //! 4. [`layers::get`]: those that the store lacks.
 //! 5. `store::image::publish`: all of it, or nothing; what was fetched of a layer stays for the next pull.
@@ -14,8 +14,8 @@ use crate::error::{NotFound, is_disk_full};
 use crate::event::{Event, Sink};
 use crate::oci::Digest;
 use crate::oci::Reference;
-use crate::oci::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
-use crate::registry::{Action, Client, Manifest, Repository};
+use crate::oci::image::{Descriptor, ImageManifest};
+use crate::registry::{Action, Client, Repository};
 use crate::store::Store;
 use crate::store::blob;
 use crate::store::draft;
@@ -28,16 +28,14 @@ use crate::store::pin::Pins;
 use crate::store::shipped::{self, Form};
 
 use super::Platform;
+use super::choice::{check_platform, is_for, resolve};
 use super::compression::Compression;
 use super::fetch::{Fetch, Opened, Stop};
 use super::layers;
 use super::layers::Wanted;
 use super::manifest;
 use super::rewrite;
-use super::select::{fit, select};
 
-/// An index in an index in an index is somebody's joke.
-const DEPTH_LIMIT: usize = 4;
 /// What overlay stacks at most; no image of more can be run.
 const LAYERS_LIMIT: usize = 500;
 /// Addresses of a layer that are tried.
@@ -275,75 +273,6 @@ fn up_to_date(
         id: described.id,
         is_new: false,
     }))
-}
-
-/// Whether an image is one for this platform.
-pub fn is_for(config: &ImageConfiguration, wanted: &Platform) -> bool {
-    platform_of(config).is_some_and(|own| fit(wanted, &own).is_some())
-}
-
-/// What a config says; `None` where it says nothing.
-pub fn platform_of(config: &ImageConfiguration) -> Option<Platform> {
-    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
-    let variant = config.variant().as_ref().filter(|v| !v.is_empty());
-    let text = match variant {
-        Some(variant) => format!("{os}/{architecture}/{variant}"),
-        None => format!("{os}/{architecture}"),
-    };
-    text.parse().ok()
-}
-
-/// What was asked for is an error where it is not given; what was only assumed is worth a word, unless an index said that
-/// it is right.
-fn check_platform(
-    config: &ImageConfiguration,
-    wanted: &Platform,
-    was_asked: bool,
-    is_lone: bool,
-    events: Sink<'_>,
-) -> Result<()> {
-    let Some(own) = platform_of(config) else { return Ok(()) };
-    if !is_lone || fit(wanted, &own).is_some() {
-        return Ok(());
-    }
-    if was_asked {
-        bail!("there is no image for {wanted}: there is {own}");
-    }
-    events(Event::Warning(format!("the image is for {own}, and this machine is {wanted}")));
-    Ok(())
-}
-
-/// The digest of what was asked for, and the manifest of the image that it leads to.
-fn resolve(repository: &Repository<'_>, asked: &str, wanted: &Platform) -> Result<(Digest, Manifest)> {
-    let mut found = repository.manifest(asked)?;
-    let top = found.digest.clone();
-    for _ in 0..DEPTH_LIMIT {
-        let about = || format!("cannot use the manifest {}", found.digest);
-        // The registry's room has seen to it that a document is what it is called.
-        if ![manifest::INDEX, manifest::DOCKER_INDEX].contains(&found.media_type.as_str()) {
-            return Ok((top, found));
-        }
-        let index: ImageIndex = serde_json::from_slice(&found.bytes).with_context(about)?;
-        let chosen = select(&index, wanted)?;
-        found = chosen_manifest(repository, chosen)?;
-    }
-    bail!("cannot use the index {top}: there are indexes in it, more than {DEPTH_LIMIT} deep")
-}
-
-fn chosen_manifest(repository: &Repository<'_>, chosen: &Descriptor) -> Result<Manifest> {
-    let digest = manifest::digest(chosen)?;
-    let found = repository.manifest(&digest.to_string())?;
-    if found.digest != digest {
-        bail!("cannot use the manifest {digest}: the registry sent {} in its place", found.digest);
-    }
-    if found.bytes.len() as u64 != chosen.size() {
-        bail!("cannot use the manifest {digest}: it has {} bytes, not {}", found.bytes.len(), chosen.size());
-    }
-    if found.media_type != chosen.media_type().to_string() {
-        let (own, said) = (&found.media_type, chosen.media_type());
-        bail!("cannot use the manifest {digest}: the index says that it is {said}, and it is {own}");
-    }
-    Ok(found)
 }
 
 /// The config's bytes: the store's, or the registry's.

@@ -8,6 +8,7 @@
 
 pub mod find;
 pub mod listed;
+mod name_file;
 pub mod names;
 pub mod publish;
 pub mod summary;
