@@ -29,7 +29,7 @@ for_each_user!(
 for_root!(full_disk, under_an_init_that_does_not_reap);
 
 /// Whoever holds the container: the processes of the sandbox that are dhow's, by what the kernel tells.
-fn supervisors(s: &Sandbox, id: &str) -> Vec<Pid> {
+pub fn supervisors(s: &Sandbox, id: &str) -> Vec<Pid> {
     let init: i32 = s.inspect(id, "{{.State.Pid}}").parse().unwrap();
     let mut pids = Vec::new();
     // Up from init to this very program, which is the subreaper of all orphans: everything between holds the container.

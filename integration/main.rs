@@ -28,6 +28,10 @@
 //! | `commit` | diff, export, commit |
 //! | `cp` `cp_hostile` | files between containers and the host |
 //! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
+//! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
+//! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
+//! | `events` | the journal of what happened |
+//! | `job` `cron` | jobs that are run again and again, also by cron itself |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
@@ -81,6 +85,7 @@ mod cgroup_v2;
 mod commit;
 mod cp;
 mod cp_hostile;
+mod cron;
 mod debian;
 mod events;
 mod exec;
@@ -92,6 +97,7 @@ mod image_verbs;
 mod import;
 mod inspect;
 mod interop;
+mod job;
 mod kill;
 mod licences;
 mod lifecycle;

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use clap::{ArgMatches, Command};
 
 use super::flags::{detach_keys, read_detach_keys, switch};
+use super::held::Held;
+use super::job_flags::{self, Taken};
 use super::progress::{Display, Headline};
 use super::run_flags::one;
 use super::{Session, events, out, pull, registry_flags, run_flags};
@@ -26,7 +28,7 @@ use crate::store::image::find;
 use crate::userns::Entering;
 
 pub(super) fn run_args(command: Command) -> Command {
-    run_flags::add(command).arg(detach_keys()).arg(switch(
+    job_flags::add(run_flags::add(command)).arg(detach_keys()).arg(switch(
         "detach",
         Some('d'),
         "Run in the background and print the id",
@@ -34,6 +36,16 @@ pub(super) fn run_args(command: Command) -> Command {
 }
 
 pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
+    if !job_flags::read(matches)?.quiet_ok {
+        return run_now(matches, session, None);
+    }
+    let mut held = Held::begin(&session.engine()?.store.data.join("tmp"))?;
+    let ended = run_now(matches, session, Some(&mut held));
+    held.end(!matches!(ended, Ok(0)))?;
+    ended
+}
+
+fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut Held>) -> Result<u8> {
     let wanted = run_flags::read(matches, &session.host)?;
     let detached = matches.get_flag("detach");
     let keys = read_detach_keys(matches)?;
@@ -42,7 +54,14 @@ pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
         out::warn("stdin is not a terminal; the container has one that nobody types on");
     }
     IdFile::check(matches)?;
-    let input = wanted.options.interactive;
+    let (input, terminal) = (wanted.options.interactive, wanted.options.terminal);
+    let turn = match job_flags::read(matches)?.await_turn(|| session.engine())? {
+        Taken::Go(turn) => turn,
+        Taken::Skip(line) => {
+            out::err(&line);
+            return Ok(0);
+        }
+    };
     let registry = ask_helpers(matches, session, &wanted)?;
     let (engine, entering) = session.engine_entering()?;
     let ready = Ready { engine: &engine, entering, registry };
@@ -52,12 +71,17 @@ pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     claim_pidfile(matches)?;
     let signals = if detached { None } else { Some(Signals::catch()?) };
     let options = StartOptions { foreground: !detached, stdin: input };
+    // A terminal's bytes come to us, and go where ours go.
+    let mut lent = held.as_mut().filter(|_| !terminal);
+    lent.as_mut().map_or(Ok(()), |held| held.lend())?;
     let (created, supervisor) = start::make(&engine, entering, wanted, options, &mut events)?;
     let (dir, id) = (created.dir.clone(), created.record.id.clone());
     if let Some(cidfile) = cidfile {
         cidfile.write(&id)?;
     }
+    drop(turn);
     let client = start::start_created(created, supervisor, options, &mut events)?;
+    lent.map_or(Ok(()), |held| held.collect())?;
     write_pidfile(matches, &dir)?;
     let Some(signals) = signals else {
         out::out(&format!("{id}\n"))?;
@@ -76,6 +100,7 @@ pub(super) fn code_of(ended: Ended) -> u8 {
 pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let wanted = run_flags::read(matches, &session.host)?;
     IdFile::check(matches)?;
+    let _turn = job_flags::read(matches)?.await_turn(|| session.engine())?;
     let registry = ask_helpers(matches, session, &wanted)?;
     let (engine, entering) = session.engine_entering()?;
     let ready = Ready { engine: &engine, entering, registry };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{life_flags, log_flags, mount_flags, parse, registry_flags};
+use super::{job_flags, life_flags, log_flags, mount_flags, parse, registry_flags};
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
 use crate::fs;
@@ -100,7 +100,7 @@ pub(super) fn flags(command: Command) -> Command {
         let arg = Arg::new(*long).long(*long).help(*help).action(ArgAction::SetTrue);
         if *short == '\0' { arg } else { arg.short(*short) }
     };
-    log_flags::add(life_flags::add(registry_flags::add(command)))
+    job_flags::add_common(log_flags::add(life_flags::add(registry_flags::add(command))))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
@@ -163,6 +163,7 @@ pub(super) fn read_for(
     Ok(CreateOptions {
         from: from(matches, first),
         name: one(matches, "name").map(str::to_owned),
+        take_over: job_flags::read(matches)?.takes_over(),
         auto_remove,
         log,
         log_config,
@@ -223,6 +224,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
         labels: many(matches, "label").map(parse::label).collect::<Result<_>>()?,
         stop_signal: text("stop-signal"),
         stop_timeout: number(matches, "stop-timeout")?,
+        time_zone: text("tz"),
         oom_score_adj: number(matches, "oom-score-adj")?,
         ..Options::default()
     };

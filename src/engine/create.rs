@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
-use super::{Engine, devices, mounts, name, reap};
+use super::{Engine, devices, mounts, name, overlap, reap, zone};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
@@ -38,6 +38,8 @@ pub struct CreateOptions {
     pub from: From,
     /// Its name; one is made up otherwise.
     pub name: Option<String>,
+    /// A container of this name that has ended is removed.
+    pub take_over: bool,
     /// Removed when it ends.
     pub auto_remove: bool,
     /// Whether a log is kept.
@@ -86,6 +88,9 @@ pub struct Created {
 pub struct Planned {
     /// The name that was asked for.
     name: Option<String>,
+    take_over: bool,
+    /// The file of its time zone.
+    zone_data: Option<Vec<u8>>,
     record: Record,
     spec: Spec,
     hostname: String,
@@ -114,6 +119,9 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         Settings::of(&wanted.log_config)?.check_machine()?;
     }
     let planned_mounts = mounts::plan(engine, &mut options, config.as_ref())?;
+    let zone = options.time_zone.as_deref().map(|z| zone::look_up(store, &wanted.from, z)).transpose()?;
+    let (zone_name, zone_data) = zone.map_or((None, None), |z| (Some(z.name), z.data));
+    options.time_zone = zone_name;
     let dir = ContainerDir::of(store, &id);
     let found = devices::look_up(&options, &store.ids)?;
     // In a user name space no device can be made, only the host's be bound.
@@ -128,6 +136,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         guards_devices: store.ids == Ids::Root,
         devices,
         device_binds,
+        has_zone: zone_data.is_some(),
         host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         places: planned_mounts.places.clone(),
     };
@@ -167,7 +176,16 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         mounted_layers: planned_mounts.layers.clone(),
         options: serde_json::to_value(&options).context("cannot encode the options")?,
     };
-    Ok(Planned { name: wanted.name, record, spec, hostname, options, mounts: planned_mounts })
+    Ok(Planned {
+        name: wanted.name,
+        take_over: wanted.take_over,
+        zone_data,
+        record,
+        spec,
+        hostname,
+        options,
+        mounts: planned_mounts,
+    })
 }
 
 /// A person has a home in the container's own directory, unless something else is mounted there.
@@ -184,7 +202,7 @@ fn with_home<'a>(options: &'a Options, person: Option<&Person>, dir: &ContainerD
 /// Makes what was planned.
 pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
     let store = &engine.store;
-    let Planned { name, mut record, spec, hostname, options, mounts } = planned;
+    let Planned { name, take_over, zone_data, mut record, spec, hostname, options, mounts } = planned;
     reap::sweep(store)?;
     if let Some(name) = &name {
         reap::settle_name(store, name)?;
@@ -203,6 +221,11 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
     let is_unfilled = mounts::is_filling_wanted(&options);
     if is_unfilled {
         files.push((mounts::UNFILLED, b""));
+    }
+    files.extend(zone_data.iter().map(|data| ("localtime", data.as_slice())));
+    // Before anything is held that a removal might wait for.
+    if let Some(name) = name.as_deref().filter(|_| take_over) {
+        overlap::take_over(engine, name)?;
     }
     let pins = take_home(store, &record.source)?;
     // From looking whether the layers are there until a record says that they are needed.

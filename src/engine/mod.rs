@@ -18,6 +18,7 @@ pub mod logs;
 pub mod mounts;
 pub mod name;
 pub mod pause;
+pub mod overlap;
 pub mod reap;
 pub mod remove;
 pub mod rename;
@@ -31,6 +32,7 @@ pub mod volume;
 mod trees;
 pub mod wait;
 mod watch;
+pub mod zone;
 
 use anyhow::{Result, anyhow};
 

@@ -69,6 +69,11 @@ pub fn decided(store: &Store, dir: &ContainerDir) -> Result<Status> {
 /// Gives a container that has this name, and was killed a moment ago, the time to be dead: its processes are gone before
 /// the kernel has closed their files, and with them the lock.
 pub fn settle_name(store: &Store, name: &str) -> Result<()> {
+    if let_die(store, name)? { sweep(store) } else { Ok(()) }
+}
+
+/// The waiting of [`settle_name`], which changes nothing. Returns whether there was anything to wait for.
+pub fn let_die(store: &Store, name: &str) -> Result<bool> {
     let deadline = Instant::now() + Duration::from_secs(1);
     let may_be_dying = || match container::find(store, name).and_then(|dir| dir.status()) {
         Ok(Status::Starting) => true,
@@ -79,12 +84,12 @@ pub fn settle_name(store: &Store, name: &str) -> Result<()> {
         Err(_) => container::is_being_made(store, name).unwrap_or(false),
     };
     if !may_be_dying() {
-        return Ok(());
+        return Ok(false);
     }
     while may_be_dying() && Instant::now() < deadline {
         pause();
     }
-    sweep(store)
+    Ok(true)
 }
 
 /// A pidfd can be read once its process has ended (pidfd_open(2)).

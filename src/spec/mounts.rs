@@ -53,6 +53,11 @@ pub(super) fn build(options: &Options, facts: &Facts<'_>) -> Vec<Mount> {
             mounts.push(mount(&target, "bind", &facts.dir.join(name), &["rbind", "rprivate"]));
         }
     }
+    // Among the zones: /etc/localtime is a link to there.
+    if let Some(zone) = options.time_zone.as_ref().filter(|_| facts.has_zone) {
+        let target = Path::new("/usr/share/zoneinfo").join(zone);
+        mounts.push(mount(&target, "bind", &facts.dir.join("localtime"), &["bind", "rprivate", "ro"]));
+    }
     // Shorter paths first, so that a mount below another is not hidden by it.
     let mut asked: Vec<&Asked> = options.mounts.iter().collect();
     asked.sort_by_key(|m| m.target().components().count());

@@ -81,6 +81,8 @@ pub struct Options {
     pub stop_signal: Option<String>,
     /// Seconds.
     pub stop_timeout: Option<u64>,
+    /// Time zone: what TZ says.
+    pub time_zone: Option<String>,
     /// Badness for the kernel's choice of whom to kill.
     pub oom_score_adj: Option<i32>,
 }

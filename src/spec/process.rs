@@ -77,7 +77,9 @@ fn environment(image: &[String], options: &Options, hostname: &str) -> Vec<Strin
     if options.terminal {
         all.push("TERM=xterm".into());
     }
-    all.extend(image.iter().chain(&options.env).cloned());
+    all.extend(image.iter().cloned());
+    all.extend(options.time_zone.iter().map(|zone| format!("TZ={zone}")));
+    all.extend(options.env.iter().cloned());
     let mut seen = HashSet::new();
     let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     let mut last: Vec<String> = all.into_iter().rev().filter(|e| seen.insert(key(e))).collect();

@@ -349,6 +349,13 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("cannot set the mode of {}", path.display()))
 }
 
+/// The container that has exactly this name.
+pub fn named(store: &Store, name: &str) -> Result<Option<ContainerDir>> {
+    let Some(id) = name::owner_of(store, name)? else { return Ok(None) };
+    let dir = ContainerDir::of(store, &id);
+    Ok(fs::metadata(&dir.file("record.json"))?.map(|_| dir))
+}
+
 /// Finds a container by name, id, or the beginning of an id that fits only one.
 pub fn find(store: &Store, wanted: &str) -> Result<ContainerDir> {
     let not_found = || anyhow::Error::from(NotFound { kind: "container", name: wanted.to_owned() });

@@ -29,6 +29,7 @@ pub mod shipped;
 mod status;
 pub mod view;
 pub mod volume;
+pub mod turn;
 
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,7 @@ pub const ENTRIES: &[&str] = &[
     "names.lock",
     "volumes",
     "volumes.lock",
+    "turns.lock",
     "ephemeral",
     "events",
     "images",

@@ -38,6 +38,7 @@ pub mod serve;
 mod start;
 mod timers;
 mod visit;
+mod zone;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

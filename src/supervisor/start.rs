@@ -207,6 +207,7 @@ fn resolve_user(
         rootfs::Root::Mount(tree) => Root::from(tree.try_clone().context("cannot use the root")?),
         rootfs::Root::Dir(path) => Root::open_host(path)?,
     };
+    super::zone::link(&root, record);
     let process = spec.process_mut().as_mut().context("config.json has no process")?;
     if let Some(known) = &record.person {
         person::introduce(known, &root, warn);

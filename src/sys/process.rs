@@ -178,9 +178,11 @@ pub fn unshare(flags: i32) -> io::Result<()> {
     Err(io::Error::last_os_error())
 }
 
-/// dup2(2): puts a copy of `fd` at number `at`, open across exec. For children that are about to exec.
+/// dup2(2): puts a copy of `fd` at number `at`, open across exec. For children that are about to exec, and for our own
+/// standard streams.
 pub fn dup_to(fd: i32, at: i32) -> io::Result<()> {
-    // SAFETY: no pointers; in a child that is about to exec nobody owns the number that is replaced.
+    // SAFETY: no pointers; nobody owns the number that is replaced: not in a child that is about to exec, and the standard
+    // streams are never closed.
     if unsafe { libc::dup2(fd, at) } >= 0 {
         return Ok(());
     }

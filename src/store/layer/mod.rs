@@ -283,6 +283,11 @@ pub fn is_own(store: &Store, digest: &Digest) -> Result<bool> {
     Ok(fs::symlink_metadata(&layout::layer(store, &DiffId(digest.clone())))?.is_some())
 }
 
+/// The tree of the layer, as overlay takes it; `None` where there is no such layer.
+pub fn tree(store: &Store, diff_id: &DiffId) -> Result<Option<PathBuf>> {
+    Ok(locate(store, diff_id)?.map(|dir| dir.join(layout::DIFF)))
+}
+
 /// Whether there is such a layer, here or in an additional store.
 pub fn exists(store: &Store, diff_id: &DiffId) -> Result<bool> {
     Ok(locate(store, diff_id)?.is_some())
