@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 
 use super::{Engine, reap, stop};
 use crate::error::ResultExt;
-use crate::store::container::{self, Status};
+use crate::store::container;
 use crate::store::turn::Turn;
 
 /// What to do if a container of this name runs.
@@ -34,8 +34,7 @@ pub fn settle(engine: &Engine, name: &str, policy: IfRunning) -> Result<Option<T
         reap::let_die(&engine.store, name)?;
         let dir = container::named(&engine.store, name)?;
         let runs = match dir.as_ref().map(container::ContainerDir::status).transpose() {
-            Ok(Some(Status::Created | Status::Exited(_) | Status::Dead(_)) | None) => false,
-            Ok(Some(_)) => true,
+            Ok(status) => status.is_some_and(|status| status.is_alive()),
             // Removed between the two looks.
             Err(error) if super::is_not_found(&error) => false,
             Err(error) => return Err(error),
@@ -54,7 +53,7 @@ pub fn settle(engine: &Engine, name: &str, policy: IfRunning) -> Result<Option<T
             }
             (IfRunning::Replace, Some(turn), Some(dir)) => {
                 match stop::stop(engine, &dir.id(), stop::StopOptions::default()) {
-                    Err(error) if matches!(dir.status(), Ok(Status::Running(_) | Status::Starting)) => {
+                    Err(error) if dir.status().is_ok_and(|status| status.is_alive()) => {
                         return Err(error);
                     }
                     _ => return Ok(Some(turn)),

@@ -27,9 +27,9 @@ pub mod rootfs;
 pub mod rotated;
 pub mod shipped;
 mod status;
+pub mod turn;
 pub mod view;
 pub mod volume;
-pub mod turn;
 
 use std::path::{Path, PathBuf};
 
