@@ -67,7 +67,8 @@ pub fn settle(engine: &Engine, name: &str, policy: IfRunning) -> Result<Option<T
 /// Removes the container of this name, which has ended, so that the next one gets the name.
 pub(super) fn take_over(engine: &Engine, name: &str) -> Result<()> {
     let Some(dir) = container::named(&engine.store, name)? else { return Ok(()) };
-    match super::remove::remove(engine, &dir.id()) {
+    // Its anonymous volumes too: a job that runs each minute would pile them up.
+    match super::remove::remove(engine, &dir.id(), true) {
         Err(error) if super::is_not_found(&error) => Ok(()),
         other => other,
     }
