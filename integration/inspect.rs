@@ -4,7 +4,17 @@ use serde_json::{Value, json};
 
 use crate::sandbox::Sandbox;
 
-for_each_user!(of_a_container, of_an_image, formats, of_several, times);
+for_each_user!(
+    of_a_container,
+    of_an_image,
+    formats,
+    of_several,
+    times,
+    all_of_dockers_keys,
+    what_was_asked_for,
+    sizes,
+    other_types,
+);
 
 fn inspect(s: &Sandbox, args: &[&str]) -> Value {
     serde_json::from_str(&s.dhow(["inspect"]).args(args).ok()).unwrap()
@@ -97,4 +107,175 @@ fn times(s: &Sandbox) {
     let (created, started, finished) =
         (time(".Created"), time(".State.StartedAt"), time(".State.FinishedAt"));
     assert!(created <= started && started < finished, "{created} {started} {finished}");
+}
+
+/// What a real docker prints for a container of which nothing was asked. (Those of memory and swap of the kernel alone, and
+/// of Windows, are there too.)
+const KEYS: &[(&str, &str)] = &[
+    (
+        "",
+        "Id Created Path Args State Image ResolvConfPath HostnamePath HostsPath LogPath Name RestartCount Driver Platform \
+         MountLabel ProcessLabel AppArmorProfile ExecIDs HostConfig GraphDriver Mounts Config NetworkSettings",
+    ),
+    ("/State", "Status Running Paused Restarting OOMKilled Dead Pid ExitCode Error StartedAt FinishedAt"),
+    (
+        "/HostConfig",
+        "Binds ContainerIDFile LogConfig NetworkMode PortBindings RestartPolicy AutoRemove VolumeDriver VolumesFrom \
+         ConsoleSize CapAdd CapDrop CgroupnsMode Dns DnsOptions DnsSearch ExtraHosts GroupAdd IpcMode Cgroup Links \
+         OomScoreAdj PidMode Privileged PublishAllPorts ReadonlyRootfs SecurityOpt UTSMode UsernsMode ShmSize Runtime \
+         Isolation CpuShares Memory NanoCpus CgroupParent BlkioWeight BlkioWeightDevice BlkioDeviceReadBps \
+         BlkioDeviceWriteBps BlkioDeviceReadIOps BlkioDeviceWriteIOps CpuPeriod CpuQuota CpuRealtimePeriod \
+         CpuRealtimeRuntime CpusetCpus CpusetMems Devices DeviceCgroupRules DeviceRequests MemoryReservation MemorySwap \
+         MemorySwappiness OomKillDisable PidsLimit Ulimits CpuCount CpuPercent IOMaximumIOps IOMaximumBandwidth \
+         MaskedPaths ReadonlyPaths",
+    ),
+    ("/HostConfig/LogConfig", "Type Config"),
+    ("/HostConfig/RestartPolicy", "Name MaximumRetryCount"),
+    ("/GraphDriver", "Data Name"),
+    ("/GraphDriver/Data", "LowerDir MergedDir UpperDir WorkDir"),
+    (
+        "/Config",
+        "Hostname Domainname User AttachStdin AttachStdout AttachStderr Tty OpenStdin StdinOnce Env Cmd Image Volumes \
+         WorkingDir Entrypoint OnBuild Labels",
+    ),
+    (
+        "/NetworkSettings",
+        "Bridge SandboxID SandboxKey Ports HairpinMode LinkLocalIPv6Address LinkLocalIPv6PrefixLen SecondaryIPAddresses \
+         SecondaryIPv6Addresses EndpointID Gateway GlobalIPv6Address GlobalIPv6PrefixLen IPAddress IPPrefixLen \
+         IPv6Gateway MacAddress Networks",
+    ),
+    (
+        "/NetworkSettings/Networks/none",
+        "IPAMConfig Links Aliases MacAddress DriverOpts NetworkID EndpointID Gateway IPAddress IPPrefixLen IPv6Gateway \
+         GlobalIPv6Address GlobalIPv6PrefixLen DNSNames",
+    ),
+];
+
+fn all_of_dockers_keys(s: &Sandbox) {
+    s.dhow(["create", "--name", "c1", "--network", "none", "busybox", "true"]).ok();
+    let all = inspect(s, &["c1"]);
+    for (place, keys) in KEYS {
+        let object = all[0].pointer(place).unwrap_or_else(|| panic!("{place}"));
+        for key in keys.split_whitespace() {
+            assert!(object.get(key).is_some(), "{place}/{key} is missing: {object}");
+        }
+    }
+    for absent in ["Binds", "VolumesFrom", "CapAdd", "CapDrop", "ExtraHosts", "GroupAdd", "SecurityOpt"] {
+        assert_eq!(all[0]["HostConfig"][absent], Value::Null, "{absent}");
+    }
+    for absent in ["Mounts", "Tmpfs", "Init", "Sysctls"] {
+        assert_eq!(all[0]["HostConfig"].get(absent), None, "{absent}");
+    }
+    // Those that docker leaves out where there is none.
+    for absent in ["ExposedPorts", "StopTimeout", "Healthcheck"] {
+        assert_eq!(all[0]["Config"].get(absent), None, "{absent}");
+    }
+    assert_eq!(all[0].get("SizeRw"), None);
+}
+
+fn what_was_asked_for(s: &Sandbox) {
+    let change =
+        ["--change", "EXPOSE 80", "--change", "ENTRYPOINT [\"sh\"]", "--change", "CMD [\"-c\", \"true\"]"];
+    s.dhow(["import", "-q"])
+        .args(change)
+        .args(["--change", "STOPSIGNAL INT", "-", "asked"])
+        .stdin_file(crate::images::busybox())
+        .ok();
+    let flags = [
+        "--name",
+        "c1",
+        "--cap-add",
+        "net_admin",
+        "--cap-drop",
+        "CAP_CHOWN",
+        "--security-opt",
+        "no-new-privileges",
+        "--security-opt",
+        "seccomp=unconfined",
+        "--tmpfs",
+        "/t:size=1m",
+        "--mount",
+        "type=tmpfs,dst=/u,tmpfs-size=4096",
+        "--add-host",
+        "a:1.2.3.4",
+        "--dns",
+        "9.9.9.9",
+        "--ulimit",
+        "nofile=100:200",
+        "--init",
+        "--stop-timeout",
+        "3",
+        "-m",
+        "64m",
+        "--restart",
+        "on-failure:3",
+        "--network",
+        "none",
+        "--read-only",
+        "--shm-size",
+        "1m",
+    ];
+    s.dhow(["create"]).args(flags).arg("asked").ok();
+    let c = inspect(s, &["c1"])[0].clone();
+    assert_eq!([&c["Path"], &c["Args"]], [&json!("sh"), &json!(["-c", "true"])]);
+    assert_eq!([&c["Config"]["Entrypoint"], &c["Config"]["Cmd"]], [&json!(["sh"]), &json!(["-c", "true"])]);
+    assert_eq!(c["Config"]["ExposedPorts"], json!({ "80/tcp": {} }));
+    assert_eq!([&c["Config"]["StopSignal"], &c["Config"]["StopTimeout"]], [&json!("INT"), &json!(3)]);
+    for (key, want) in [
+        ("CapAdd", json!(["CAP_NET_ADMIN"])),
+        ("CapDrop", json!(["CAP_CHOWN"])),
+        ("SecurityOpt", json!(["no-new-privileges", "seccomp=unconfined"])),
+        ("Tmpfs", json!({ "/t": "size=1m" })),
+        ("Mounts", json!([{ "Type": "tmpfs", "Target": "/u", "TmpfsOptions": { "SizeBytes": 4096 } }])),
+        ("ExtraHosts", json!(["a:1.2.3.4"])),
+        ("Dns", json!(["9.9.9.9"])),
+        ("Ulimits", json!([{ "Name": "nofile", "Hard": 200, "Soft": 100 }])),
+        ("Init", json!(true)),
+        ("Memory", json!(64 << 20)),
+        ("RestartPolicy", json!({ "Name": "on-failure", "MaximumRetryCount": 3 })),
+        ("NetworkMode", json!("none")),
+        ("ReadonlyRootfs", json!(true)),
+        ("ShmSize", json!(1 << 20)),
+        ("IpcMode", json!("private")),
+    ] {
+        assert_eq!(c["HostConfig"][key], want, "{key}");
+    }
+    let shown: Vec<&Value> = c["Mounts"].as_array().unwrap().iter().map(|m| &m["Destination"]).collect();
+    assert_eq!(shown, ["/u"], "--tmpfs is in HostConfig alone");
+    // Each object of the graph is there.
+    for dir in ["UpperDir", "WorkDir", "MergedDir", "LowerDir"] {
+        let path = c["GraphDriver"]["Data"][dir].as_str().unwrap();
+        assert!(std::fs::symlink_metadata(path).is_ok(), "{dir}: {path}");
+    }
+    s.dhow(["rm", "c1"]).ok();
+    s.dhow(["rmi", "asked"]).ok();
+}
+
+fn sizes(s: &Sandbox) {
+    let write = "head -c 100000 /dev/zero > /x; mkdir /d; chmod 000 /d";
+    s.dhow(["run", "--name", "c1", "busybox", "sh", "-c", write]).ok();
+    let image: u64 = s.inspect("busybox", "{{.Size}}").parse().unwrap();
+    let c = inspect(s, &["-s", "c1"])[0].clone();
+    assert_eq!([&c["SizeRw"], &c["SizeRootFs"]], [&json!(100_000), &json!(100_000 + image)]);
+    assert_eq!(s.dhow(["container", "inspect", "--size", "-f", "{{.SizeRw}}", "c1"]).ok(), "100000");
+    s.dhow(["rm", "c1"]).ok();
+}
+
+fn other_types(s: &Sandbox) {
+    s.dhow(["volume", "create", "both"]).ok();
+    s.detached(["--name", "both"], ["sleep", "1000"]);
+    assert_eq!(s.inspect("both", "{{.Path}}"), "sleep", "a container goes before a volume");
+    let typed = |kind: &str, name: &str| s.dhow(["inspect", "--type", kind, name]).output();
+    assert!(typed("volume", "both").exits(0).text().contains("\"Mountpoint\""));
+    let network: Value = serde_json::from_str(&typed("network", "host").exits(0).text()).unwrap();
+    assert_eq!([&network[0]["Name"], &network[0]["Driver"]], ["host", "host"]);
+    assert_eq!(network[0]["Containers"].as_object().unwrap().len(), 1);
+    for (kind, name) in [("container", "busybox"), ("image", "both"), ("volume", "none"), ("network", "both")]
+    {
+        let out = typed(kind, name).exits(1).complains(&format!("no such {kind}: {name}"));
+        assert_eq!(out.text(), "[]");
+    }
+    typed("teapot", "both").exits(1).complains("teapot");
+    let out = s.dhow(["inspect", "No/Name", "none"]).output().exits(1).complains("no such object");
+    assert!(out.text().contains("\"none\""), "{}", out.report());
 }

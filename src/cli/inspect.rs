@@ -1,22 +1,32 @@
-//! inspect, of containers and images.
+//! inspect, of containers, images, volumes and networks.
 
 use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
+use serde_json::Value;
 
-use super::flags::{each, many, names, value};
+use super::flags::{each, many, names, switch, value};
 use super::format::{Template, json};
 use super::run_flags::one;
 use super::{Session, out};
-use crate::engine::{Engine, inspect};
+use crate::engine::{Engine, inspect, inspect_network, is_not_found, volume};
 use crate::error;
 use crate::error::ResultExt;
 use crate::oci::reference::InvalidReference;
 
+/// What there is to inspect; where nobody says which, the first that has the name.
+const KINDS: &[&str] = &["container", "image", "volume", "network"];
+
 pub(super) fn inspect_args(command: Command) -> Command {
-    command
-        .arg(value("format", Some('f'), "TEMPLATE", "json or a Go template"))
-        .arg(value("type", None, "TYPE", "container or image"))
-        .arg(names(true, "NAME"))
+    container_inspect_args(command).arg(value("type", None, "TYPE", "container, image, volume or network"))
+}
+
+/// [`inspect_args`] for containers alone.
+pub(super) fn container_inspect_args(command: Command) -> Command {
+    image_inspect_args(command).arg(switch(
+        "size",
+        Some('s'),
+        "Of a container, also how much was written in it, and how much that is with its image",
+    ))
 }
 
 /// [`inspect_args`] for images alone.
@@ -25,26 +35,43 @@ pub(super) fn image_inspect_args(command: Command) -> Command {
 }
 
 pub(super) fn inspect_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    inspect_with(matches, session, one(matches, "type"))
+    let kinds = match one(matches, "type") {
+        None | Some("") => KINDS,
+        Some(kind) => match KINDS.iter().position(|known| *known == kind) {
+            Some(at) => &KINDS[at..=at],
+            None => {
+                return Err(anyhow!("cannot inspect a {kind:?}"))
+                    .hint(format!("the types are {}", KINDS.join(", ")))
+                    .exit_with(1);
+            }
+        },
+    };
+    inspect_with(matches, session, kinds, matches.get_flag("size"))
 }
 
 pub(super) fn container_inspect(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    inspect_with(matches, session, Some("container"))
+    inspect_with(matches, session, &["container"], matches.get_flag("size"))
 }
 
 pub(super) fn image_inspect(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    inspect_with(matches, session, Some("image"))
+    inspect_with(matches, session, &["image"], false)
 }
 
-fn inspect_with(matches: &ArgMatches, session: &mut Session, kind: Option<&str>) -> Result<u8> {
-    let engine = session.engine()?;
+fn inspect_with(
+    matches: &ArgMatches,
+    session: &mut Session,
+    kinds: &[&'static str],
+    with_size: bool,
+) -> Result<u8> {
+    // Only what counts files needs to see those of other users.
+    let engine = if with_size { session.engine_as_root()? } else { session.engine()? };
     let template = match one(matches, "format") {
-        None | Some("json") => None,
+        None | Some("" | "json") => None,
         Some(text) => Some(Template::parse(text)?),
     };
     let mut found = Vec::new();
     let code = each(&many(matches, "names"), |name| {
-        let value = one_object(&engine, name, kind)?;
+        let value = one_object(&engine, name, kinds, with_size)?;
         match &template {
             Some(template) => out::out(&format!("{}\n", template.render(&value)?))?,
             None => found.push(value),
@@ -52,7 +79,7 @@ fn inspect_with(matches: &ArgMatches, session: &mut Session, kind: Option<&str>)
         Ok(())
     })?;
     if template.is_none() {
-        let all = serde_json::Value::Array(found);
+        let all = Value::Array(found);
         let text =
             if one(matches, "format") == Some("json") { json::compact(&all) } else { json::pretty(&all) };
         out::out(&format!("{text}\n"))?;
@@ -60,24 +87,21 @@ fn inspect_with(matches: &ArgMatches, session: &mut Session, kind: Option<&str>)
     Ok(code)
 }
 
-/// Where there is neither, docker speaks of an object; an image that is there and cannot be read is told as such.
-fn missing(error: anyhow::Error, name: &str) -> anyhow::Error {
-    let is_missing = crate::engine::is_not_found(&error) || error.is::<InvalidReference>();
-    if is_missing { error::NotFound { kind: "object", name: name.to_owned() }.into() } else { error }
-}
-
-fn one_object(engine: &Engine, name: &str, kind: Option<&str>) -> Result<serde_json::Value> {
-    match kind {
-        Some("container") => inspect::inspect(engine, name),
-        Some("image") => super::image::inspect_one(engine, name),
-        Some(other) => {
-            Err(anyhow!("cannot inspect a {other:?}")).hint("use --type container or --type image")
+/// The first of `kinds` that has something of this name. What is there and cannot be read is an error of its own.
+fn one_object(engine: &Engine, name: &str, kinds: &[&'static str], with_size: bool) -> Result<Value> {
+    for kind in kinds {
+        let looked = match *kind {
+            "container" => inspect::inspect(engine, name, with_size),
+            "image" => super::image::inspect_one(engine, name),
+            "volume" => volume::inspect(engine, name),
+            _ => inspect_network::network(engine, name),
+        };
+        match looked {
+            Err(error) if is_not_found(&error) || error.is::<InvalidReference>() => {}
+            other => return other,
         }
-        None => match inspect::inspect(engine, name) {
-            Err(error) if crate::engine::is_not_found(&error) => {
-                super::image::inspect_one(engine, name).map_err(|error| missing(error, name))
-            }
-            other => other,
-        },
     }
+    // Docker's word where it may have been anything.
+    let kind = if let [kind] = kinds { kind } else { "object" };
+    Err(error::NotFound { kind, name: name.to_owned() }.into())
 }

@@ -130,7 +130,12 @@ pub(super) static CONTAINER: &[Verb] = &[
     EXPORT,
     COMMIT,
     verb!("ls", "List containers", ps::ps_args, ps::ps_verb, "ps", "list"),
-    verb!("inspect", "Show everything about containers", inspect::inspect_args, inspect::container_inspect),
+    verb!(
+        "inspect",
+        "Show everything about containers",
+        inspect::container_inspect_args,
+        inspect::container_inspect
+    ),
     verb!(
         "prune",
         "Remove all containers that do not run",

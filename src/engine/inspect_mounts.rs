@@ -168,9 +168,10 @@ pub fn config_volumes(options: &Options) -> Value {
     if shown.is_empty() { Value::Null } else { shown.into() }
 }
 
-/// Mounts: everything that is mounted, whoever asked for it.
+/// Mounts: everything that is mounted, whoever asked for it; but for --tmpfs, which docker shows in HostConfig alone.
 pub fn mounts(store: &Store, options: &Options) -> Vec<Value> {
-    options.mounts.iter().map(|mount| one(store, mount)).collect()
+    let is_shown = |mount: &&Mount| !matches!(mount, Mount::Tmpfs { origin: Origin::Volume, .. });
+    options.mounts.iter().filter(is_shown).map(|mount| one(store, mount)).collect()
 }
 
 fn one(store: &Store, mount: &Mount) -> Value {

@@ -1,0 +1,198 @@
+//! `HostConfig` of inspect: what was asked of the host. All of docker's keys, in docker's order; what dhow has no flag for
+//! has docker's value for "not asked for".
+
+use serde_json::{Map, Value, json};
+
+use super::inspect_mounts;
+use crate::oci::runtime::{LinuxNamespaceType, Spec};
+use crate::spec::options::{Network, Options, Seccomp};
+use crate::store::container::Record;
+
+/// From the options, the record and the bundle.
+pub(super) fn host_config(options: &Options, record: &Record, spec: &Spec) -> Value {
+    let groups = [asked(options, record, spec), resources(options), mounts(options, spec)];
+    Value::Object(groups.into_iter().flat_map(fields).collect())
+}
+
+fn fields(group: Value) -> Map<String, Value> {
+    match group {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Docker's null for a list that nobody gave.
+fn or_null<T: serde::Serialize>(list: &[T]) -> Value {
+    if list.is_empty() { Value::Null } else { json!(list) }
+}
+
+fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
+    let own = |kind| has_namespace(spec, kind);
+    let hosts: Vec<String> =
+        options.add_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect();
+    json!({
+        "Binds": or_null(&inspect_mounts::binds(options)),
+        "ContainerIDFile": "",
+        "LogConfig": log_config(record),
+        "NetworkMode": match options.network { Network::Host => "host", Network::None => "none" },
+        "PortBindings": {},
+        "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": record.restart.most() },
+        "AutoRemove": record.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": or_null(&options.volumes_from),
+        "ConsoleSize": [0, 0],
+        "CapAdd": capabilities(&options.cap_add),
+        "CapDrop": capabilities(&options.cap_drop),
+        "CgroupnsMode": if own(LinuxNamespaceType::Cgroup) { "private" } else { "host" },
+        "Dns": options.dns,
+        "DnsOptions": [],
+        "DnsSearch": options.dns_search,
+        "ExtraHosts": or_null(&hosts),
+        "GroupAdd": or_null(&options.group_add),
+        "IpcMode": if own(LinuxNamespaceType::Ipc) { "private" } else { "host" },
+        "Cgroup": "",
+        "Links": null,
+        "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
+        "PidMode": if own(LinuxNamespaceType::Pid) { "" } else { "host" },
+        "Privileged": options.privileged,
+        "PublishAllPorts": false,
+        "ReadonlyRootfs": options.read_only,
+        "SecurityOpt": or_null(&security(options)),
+        "UTSMode": if own(LinuxNamespaceType::Uts) { "" } else { "host" },
+        "UsernsMode": "",
+        "ShmSize": options.shm_size.unwrap_or(64 << 20),
+        "Runtime": "dhow",
+        "Isolation": "",
+    })
+}
+
+fn log_config(record: &Record) -> Value {
+    let driver = if record.log { record.log_config.driver.as_str() } else { "none" };
+    json!({ "Type": driver, "Config": record.log_config.options })
+}
+
+fn resources(options: &Options) -> Value {
+    let limits = &options.limits;
+    let devices: Vec<Value> = options
+        .devices
+        .iter()
+        .map(|d| {
+            let (host, inside) = (d.host.display().to_string(), d.container.display().to_string());
+            json!({ "PathOnHost": host, "PathInContainer": inside, "CgroupPermissions": d.access })
+        })
+        .collect();
+    let ulimits: Vec<Value> =
+        options.ulimits.iter().map(|(n, s, h)| json!({ "Name": n, "Hard": h, "Soft": s })).collect();
+    let mut shown = json!({
+        "CpuShares": limits.cpu_shares.unwrap_or(0),
+        "Memory": limits.memory.unwrap_or(0),
+        "NanoCpus": limits.nano_cpus.unwrap_or(0),
+        "CgroupParent": "",
+        "BlkioWeight": 0,
+        "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": [],
+        "BlkioDeviceWriteBps": [],
+        "BlkioDeviceReadIOps": [],
+        "BlkioDeviceWriteIOps": [],
+        "CpuPeriod": limits.cpu_period.unwrap_or(0),
+        "CpuQuota": limits.cpu_quota.unwrap_or(0),
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
+        "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(),
+        "Devices": devices,
+        "DeviceCgroupRules": null,
+        "DeviceRequests": null,
+        "KernelMemory": 0,
+        "KernelMemoryTCP": 0,
+        "MemoryReservation": limits.memory_reservation.unwrap_or(0),
+        "MemorySwap": limits.memory_swap.unwrap_or(0),
+        "MemorySwappiness": null,
+        "OomKillDisable": false,
+        "PidsLimit": limits.pids,
+        "Ulimits": ulimits,
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+    });
+    if options.init {
+        shown["Init"] = true.into();
+    }
+    shown
+}
+
+/// What docker leaves out where there is none of it, and the paths that are hidden.
+fn mounts(options: &Options, spec: &Spec) -> Value {
+    let mut shown = Map::new();
+    let asked = inspect_mounts::asked(options);
+    if !asked.is_empty() {
+        shown.insert("Mounts".into(), asked.into());
+    }
+    let tmpfs = inspect_mounts::tmpfs(options);
+    if !tmpfs.is_null() {
+        shown.insert("Tmpfs".into(), tmpfs);
+    }
+    if !options.sysctls.is_empty() {
+        shown.insert("Sysctls".into(), json!(options.sysctls));
+    }
+    let linux = spec.linux().as_ref();
+    let paths = |paths: Option<Vec<String>>| json!(paths.unwrap_or_default());
+    shown.insert("MaskedPaths".into(), paths(linux.and_then(|l| l.masked_paths().clone())));
+    shown.insert("ReadonlyPaths".into(), paths(linux.and_then(|l| l.readonly_paths().clone())));
+    shown.into()
+}
+
+fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let all = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    all.iter().any(|namespace| namespace.typ() == kind)
+}
+
+/// Docker's spelling, which is with the prefix.
+fn capabilities(names: &[String]) -> Value {
+    let full = |name: &String| match name.to_ascii_uppercase() {
+        all if all == "ALL" => all,
+        name if name.starts_with("CAP_") => name,
+        name => format!("CAP_{name}"),
+    };
+    or_null(&names.iter().map(full).collect::<Vec<_>>())
+}
+
+fn security(options: &Options) -> Vec<String> {
+    let mut shown = Vec::new();
+    if options.no_new_privileges {
+        shown.push("no-new-privileges".to_owned());
+    }
+    match &options.seccomp {
+        Seccomp::Default => {}
+        Seccomp::Unconfined => shown.push("seccomp=unconfined".to_owned()),
+        Seccomp::Profile { path, .. } => shown.push(format!("seccomp={path}")),
+    }
+    if options.unmask {
+        shown.push("systempaths=unconfined".to_owned());
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_dockers() {
+        let all = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            capabilities(&all(&["net_admin", "CAP_SYS_TIME", "all"])),
+            json!(["CAP_NET_ADMIN", "CAP_SYS_TIME", "ALL"])
+        );
+        assert_eq!(capabilities(&[]), Value::Null);
+        let options = Options {
+            no_new_privileges: true,
+            seccomp: Seccomp::Profile { path: "p.json".into(), text: "secret".into() },
+            unmask: true,
+            ..Options::default()
+        };
+        assert_eq!(security(&options), ["no-new-privileges", "seccomp=p.json", "systempaths=unconfined"]);
+        assert!(security(&Options::default()).is_empty());
+    }
+}
