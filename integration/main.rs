@@ -24,6 +24,7 @@
 //! | `cp` `cp_hostile` | files between containers and the host |
 //! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
 //! | `log_drivers` | where logs go, and what of them is kept |
+//! | `health` | health checks |
 //! | `events` | the journal of what happened |
 //! | `commit` | diff, export, commit |
 //! | `cp` `cp_hostile` | files between containers and the host |
@@ -90,6 +91,7 @@ mod debian;
 mod events;
 mod exec;
 mod harness_works;
+mod health;
 mod hostile_archives;
 mod hostile_images;
 mod image_copy;

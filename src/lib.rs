@@ -101,6 +101,7 @@ pub fn main() -> ExitCode {
             args.get(2).map(|dir| supervisor::serve::run(Path::new(dir)).map(|()| 0))
         }
         (Some("dhow"), Some("enter")) if has_socket => Some(runtime::exec::enter()),
+        (Some("dhow"), Some("check")) if has_socket => Some(supervisor::check::run()),
         (Some("dhow"), Some("reap")) if has_socket => Some(runtime::reaper::main(&args[2..])),
         _ => None,
     };

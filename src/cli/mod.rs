@@ -1,14 +1,16 @@
 //! argv <-> text. One file per verb: flags -> options, one call, render. Nothing else in the program prints.
 
 mod ask;
+mod choose;
 mod commit;
 mod cp;
 mod defaults;
-mod choose;
 mod events;
 mod exec;
 mod flags;
 pub mod format;
+mod health_flags;
+mod healthcheck;
 mod held;
 mod image;
 mod image_copy;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{job_flags, life_flags, log_flags, mount_flags, parse, registry_flags};
+use super::{health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags};
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
 use crate::fs;
@@ -100,7 +100,8 @@ pub(super) fn flags(command: Command) -> Command {
         let arg = Arg::new(*long).long(*long).help(*help).action(ArgAction::SetTrue);
         if *short == '\0' { arg } else { arg.short(*short) }
     };
-    job_flags::add_common(log_flags::add(life_flags::add(registry_flags::add(command))))
+    let common = log_flags::add(life_flags::add(registry_flags::add(command)));
+    job_flags::add_common(health_flags::add(common))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
@@ -167,6 +168,7 @@ pub(super) fn read_for(
         auto_remove,
         log,
         log_config,
+        healthcheck: health_flags::healthcheck(matches)?,
         restart: life_flags::restart(matches)?,
         timeout: life_flags::timeout(matches)?,
         person: None,

@@ -2,8 +2,8 @@
 
 use super::Verb;
 use super::{
-    events, exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps, pull,
-    push, run, run_flags, search, shell, start, stop, system,
+    events, exec, healthcheck, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest,
+    ps, pull, push, run, run_flags, search, shell, start, stop, system,
 };
 // A line of their own for those that came later: lists are where branches meet.
 use super::commit;
@@ -235,10 +235,13 @@ pub(super) static VOLUME: &[Verb] = &[
         volume::exists_verb
     ),
 ];
+pub(super) static HEALTHCHECK: &[Verb] =
+    &[verb!("run", "Run the health check of a container now", healthcheck::run_args, healthcheck::run_verb)];
 
 /// The groups: name, place in the help, verbs.
 pub(super) static GROUPS: &[(&str, &str, &[Verb])] = &[
     ("container", "Work with containers", CONTAINER),
+    ("healthcheck", "Work with the health checks of containers", HEALTHCHECK),
     ("image", "Work with images", IMAGE),
     ("manifest", "Work with lists of images for several platforms", MANIFEST),
     ("volume", "Work with volumes", VOLUME),

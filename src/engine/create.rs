@@ -21,6 +21,7 @@ use crate::store::Store;
 use crate::store::container::{self, ContainerDir, Record, Restart, Source};
 use crate::store::gc;
 use crate::store::grave;
+use crate::store::health::Healthcheck;
 use crate::store::image;
 use crate::store::image::Image;
 use crate::store::journal::{self, Event};
@@ -46,6 +47,8 @@ pub struct CreateOptions {
     pub log: bool,
     /// Where it goes and how.
     pub log_config: LogConfig,
+    /// Its health check, as far as a person said.
+    pub healthcheck: Healthcheck,
     /// Whether it runs again when it ended.
     pub restart: Restart,
     /// Seconds after which a run of it is killed.
@@ -112,7 +115,8 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         return Err(anyhow!("cannot use {name:?} as a name"))
             .hint("a name is made of a-z A-Z 0-9 _ . - and begins with a letter or digit");
     }
-    let (source, config) = source(engine, &wanted.from)?;
+    let (source, config, config_bytes) = source(engine, &wanted.from)?;
+    let healthcheck = super::health::healthcheck(wanted.healthcheck, config_bytes.as_deref());
     let mut options = wanted.options;
     check(&options)?;
     if wanted.log {
@@ -174,6 +178,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         log_config: wanted.log_config,
         volumes: planned_mounts.volumes.clone(),
         mounted_layers: planned_mounts.layers.clone(),
+        healthcheck,
         options: serde_json::to_value(&options).context("cannot encode the options")?,
     };
     Ok(Planned {
@@ -280,7 +285,8 @@ fn create_unnamed(
     Err(last.unwrap_or_else(|| anyhow!("cannot find a free name")))
 }
 
-fn source(engine: &Engine, from: &From) -> Result<(Source, Option<ImageConfiguration>)> {
+/// The source, and the image's config: what the specification knows of it, and as it is.
+fn source(engine: &Engine, from: &From) -> Result<(Source, Option<ImageConfiguration>, Option<Vec<u8>>)> {
     match from {
         From::Image(name, found) => {
             let found = found.as_deref().cloned().map_or_else(|| image::find(&engine.store, name), Ok);
@@ -289,7 +295,7 @@ fn source(engine: &Engine, from: &From) -> Result<(Source, Option<ImageConfigura
             })?;
             let source =
                 Source::Image { name: name.clone(), id: image.id.to_string(), diff_ids: image.diff_ids };
-            Ok((source, Some(image.config)))
+            Ok((source, Some(image.config), Some(image.config_bytes)))
         }
         From::Rootfs { path, throw_away } => {
             let path = fs::canonicalize(path).context("cannot use the root file system")?;
@@ -298,7 +304,7 @@ fn source(engine: &Engine, from: &From) -> Result<(Source, Option<ImageConfigura
                 "cannot use the root file system {}: it is not a directory",
                 path.display()
             );
-            Ok((Source::Dir { path, throw_away: *throw_away }, None))
+            Ok((Source::Dir { path, throw_away: *throw_away }, None, None))
         }
     }
 }

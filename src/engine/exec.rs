@@ -102,6 +102,7 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         emulate: !is_inner && engine.current_ids()? == Ids::Single,
         chroot: state.chroot.clone(),
         is_inner,
+        limit: None,
     };
     let line = options.command.join(" ");
     let exec_id = super::create::random_id()?;

@@ -9,7 +9,7 @@ use crate::fs;
 use crate::oci::runtime::Spec;
 use crate::spec::options::Options;
 use crate::store::container::{ContainerDir, Exit, Record, Source, State, Status};
-use crate::store::{Store, layer};
+use crate::store::{Store, health, layer};
 
 /// What docker says of a moment that never was.
 pub(super) const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -37,7 +37,7 @@ pub fn inspect(engine: &Engine, wanted: &str, with_size: bool) -> Result<Value> 
         "Created": record.created.to_string(),
         "Path": args.first().cloned().unwrap_or_default(),
         "Args": args.get(1..).unwrap_or_default(),
-        "State": state(&status, last.as_ref()),
+        "State": with_health(state(&status, last.as_ref()), &record, &dir),
         "Image": image,
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
@@ -63,6 +63,14 @@ pub fn inspect(engine: &Engine, wanted: &str, with_size: bool) -> Result<Value> 
     shown["Config"] = inspect_config::config(&options, &record, &spec);
     shown["NetworkSettings"] = inspect_network::settings(&options, status.run());
     Ok(shown)
+}
+
+/// What its health checks came to, if it has any: last, as docker has it.
+fn with_health(mut state: Value, record: &Record, dir: &ContainerDir) -> Value {
+    if record.healthcheck.as_ref().is_some_and(|check| check.command().is_some()) {
+        state["Health"] = json!(health::read(dir).unwrap_or_default());
+    }
+    state
 }
 
 fn state(status: &Status, last: Option<&State>) -> Value {

@@ -6,6 +6,7 @@ use super::inspect_mounts;
 use crate::oci::runtime::Spec;
 use crate::spec::options::Options;
 use crate::store::container::{Record, Source};
+use crate::store::health::{Healthcheck, OnFailure};
 
 /// From the options, the record and the bundle.
 pub(super) fn config(options: &Options, record: &Record, spec: &Spec) -> Value {
@@ -45,6 +46,11 @@ pub(super) fn config(options: &Options, record: &Record, spec: &Spec) -> Value {
     add("StopSignal", kept.stop_signal.clone().unwrap_or_else(|| "SIGTERM".to_owned()).into());
     if let Some(seconds) = options.stop_timeout {
         add("StopTimeout", seconds.into());
+    }
+    if let Some(check) = &record.healthcheck {
+        // What is not docker's does not show.
+        let check = Healthcheck { shell: Vec::new(), on_failure: OnFailure::None, ..check.clone() };
+        add("Healthcheck", json!(check));
     }
     shown
 }

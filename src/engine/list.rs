@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::{Engine, reap};
 use crate::spec::options::Mount;
 use crate::store::container::{self, ContainerDir, Record, Source, Status};
+use crate::store::health;
 
 /// A container as `ps` sees it.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct Listed {
     pub status: Status,
     /// The command line, program first.
     pub command: Vec<String>,
+    /// What its health check came to, where it has one.
+    health: Option<String>,
 }
 
 impl Listed {
@@ -33,7 +36,7 @@ impl Listed {
 
     /// What its health check came to, where it has one: docker's word.
     pub fn health(&self) -> Option<&str> {
-        None
+        self.health.as_deref()
     }
 
     /// The networks that it is in.
@@ -103,7 +106,10 @@ pub fn list(engine: &Engine) -> Result<Vec<Listed>> {
             continue;
         }
         let command = command_of(&dir, &record);
-        all.push(Listed { record, status, command });
+        let is_checked =
+            status.is_alive() && record.healthcheck.as_ref().is_some_and(|c| c.command().is_some());
+        let health = if is_checked { health::read(&dir).map(|health| health.status) } else { None };
+        all.push(Listed { record, status, command, health });
     }
     all.sort_by_key(|c| std::cmp::Reverse(c.record.created));
     Ok(all)

@@ -17,6 +17,7 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
@@ -27,7 +28,7 @@ use super::process::{self, Program};
 use super::rootfs::Root;
 use super::sealed::Executable;
 use super::sync::{self, Message, Socket};
-use super::{Stdio, cgroup, seccomp, terminal};
+use super::{Stdio, cgroup, seccomp, tend, terminal};
 use crate::error::ResultExt;
 use crate::oci::runtime::{LinuxSeccomp, Process};
 use crate::sys;
@@ -52,6 +53,9 @@ pub struct Request {
     pub chroot: Option<PathBuf>,
     /// It joins the container's inner user name space.
     pub is_inner: bool,
+    /// It and all that it starts is ended after so long.
+    #[serde(default)]
+    pub limit: Option<Duration>,
 }
 
 /// Descriptor numbers that `enter` is started with, above stdio.
@@ -73,7 +77,16 @@ pub struct Entering {
 /// Starts `enter` for the container whose init is behind `target`. Early: its start-up and the caller's finding out what
 /// to ask for go side by side. If `Entering` is dropped, it ends.
 pub fn begin(target: &OwnedFd, foreground: bool, stdio: Option<[OwnedFd; 3]>) -> Result<Entering> {
-    let executable = super::sealed::executable()?;
+    begin_from(super::sealed::executable()?, target, foreground, stdio)
+}
+
+/// The same from an executable that is sealed already.
+pub fn begin_from(
+    executable: Executable,
+    target: &OwnedFd,
+    foreground: bool,
+    stdio: Option<[OwnedFd; 3]>,
+) -> Result<Entering> {
     let (socket, theirs) = sync::pair()?;
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe");
     let (body, request) = pipe()?;
@@ -122,7 +135,16 @@ pub fn enter() -> Result<u8> {
             // Its rungs come after the one that tells of it.
             drop(tell);
             let _ = rustix::io::read(&told, &mut [0]);
-            let error = run(&target, &request, &socket);
+            let error = match set_up(&target, &request, &socket)
+                .and_then(|program| become_it(&program, &request, &socket))
+            {
+                Ok((program, limit)) => {
+                    // The other end hears that the program runs.
+                    drop((told, socket, target));
+                    exit_now(tend::stay(&program, limit));
+                }
+                Err(error) => error,
+            };
             socket.send_error(&error);
             exit_now(super::create::error_code(&error));
         }
@@ -179,11 +201,11 @@ fn stay(process: &OwnedFd, life: Option<&OwnedFd>) -> Result<u8> {
     Ok(u8::try_from(process::reap(process.as_fd())?).unwrap_or(255))
 }
 
-/// The new process: sets itself up and becomes the program; returns only an error.
-fn run(target: &OwnedFd, request: &Request, socket: &Socket) -> anyhow::Error {
-    match set_up(target, request, socket) {
-        Ok(program) => program.exec(),
-        Err(error) => error,
+/// The new process becomes the program, or, where that has a limit, starts it and returns to tend it.
+fn become_it(program: &Program, request: &Request, socket: &Socket) -> Result<(OwnedFd, Duration)> {
+    match request.limit {
+        None => Err(program.exec()),
+        Some(limit) => Ok((tend::start(program, socket)?, limit)),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod rootfs;
 pub mod sealed;
 pub mod seccomp;
 pub mod sync;
+mod tend;
 mod terminal;
 
 use std::os::fd::OwnedFd;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use crate::oci::runtime::Spec;
 
 pub use create::{Init, create};
+pub use process::reap;
 
 /// What a container is made from.
 #[derive(Debug)]

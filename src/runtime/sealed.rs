@@ -42,6 +42,13 @@ pub fn own() -> Result<OwnedFd> {
         .context("cannot open our executable")
 }
 
+impl Executable {
+    /// [`own`] in the form of [`executable`].
+    pub fn own() -> Result<Executable> {
+        Ok(Executable { file: own()?, _mount: None })
+    }
+}
+
 fn overlay(exe: &Path) -> Result<Executable> {
     let path = fs::read_link(exe)?.context("/proc/self/exe is no link")?;
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {

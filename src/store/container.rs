@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::config::Config;
 pub use super::grave::{Grave, sweep};
+use super::health::Healthcheck;
 use super::log_config::LogConfig;
 use super::name;
 pub use super::name::{is_being_made, is_name, is_taken, sweep_names};
@@ -95,6 +96,9 @@ pub struct Record {
     /// Layers of images that are mounted in it besides its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounted_layers: Vec<DiffId>,
+    /// Its health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
     /// The options as the engine understands them, for inspect.
     pub options: serde_json::Value,
 }

@@ -12,6 +12,7 @@ pub mod container;
 pub mod draft;
 pub mod gc;
 pub mod grave;
+pub mod health;
 pub mod image;
 pub mod journal;
 pub mod layer;

@@ -58,6 +58,7 @@ impl Supervised {
         self.life.began = Some(Instant::now());
         self.life.paused = false;
         self.life.is_stopped_by_signal = false;
+        self.begin_checks();
         if let Some(seconds) = self.record.timeout {
             self.timers.set(Timer::Limit, Duration::from_secs(seconds));
         }

@@ -43,6 +43,8 @@ struct Guest {
     attached: Option<Attach>,
     /// Bytes of output that found no room.
     missing: u64,
+    /// It waits for the result of a health check.
+    awaits_check: bool,
     gone: bool,
 }
 
@@ -118,7 +120,13 @@ impl Guests {
         let Some(door) = &self.door else { return };
         let Ok(socket) = rustix::net::accept_with(door, flags) else { return };
         if self.guests.len() < MOST {
-            self.guests.push(Guest { socket: socket.into(), attached: None, missing: 0, gone: false });
+            self.guests.push(Guest {
+                socket: socket.into(),
+                attached: None,
+                missing: 0,
+                awaits_check: false,
+                gone: false,
+            });
         }
     }
 
@@ -180,6 +188,21 @@ impl Guests {
     /// Has nothing more to do with this guest.
     pub fn dismiss(&mut self, n: usize) {
         self.guests.iter_mut().skip(n).take(1).for_each(|guest| guest.gone = true);
+    }
+
+    /// This guest is to hear what the next health check comes to.
+    pub fn await_check(&mut self, n: usize) {
+        if let Some(guest) = self.guests.get_mut(n) {
+            guest.awaits_check = true;
+        }
+    }
+
+    /// Tells all who wait for it.
+    pub fn tell_checked(&mut self, answer: &Control) {
+        for guest in self.guests.iter_mut().filter(|guest| guest.awaits_check) {
+            guest.awaits_check = false;
+            guest.gone |= guest.socket.send(answer, None).is_err();
+        }
     }
 
     /// Tells all who are attached that the container ended.

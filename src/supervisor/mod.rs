@@ -27,8 +27,10 @@
 //! A supervisor may run its container more than once: `again`.
 
 mod again;
+pub mod check;
 mod emulation;
 mod guests;
+mod health;
 pub mod log;
 mod pause;
 mod person;
@@ -97,6 +99,15 @@ pub enum Control {
     ReadAgain,
     /// Guest: show me this, and take what I type.
     Attach(Attach),
+    /// Guest: run the health check now.
+    Check,
+    /// Supervisor, to a guest: what that came to.
+    Checked {
+        /// It succeeded.
+        is_healthy: bool,
+        /// What the container is now.
+        status: String,
+    },
     /// Supervisor, to a guest that is attached: so many bytes of output found no room.
     Missing(u64),
 }

@@ -36,6 +36,11 @@ impl Supervised {
             Heard::Asked(Control::Pause) => self.pause(),
             Heard::Asked(Control::Resume) => self.resume(),
             Heard::Asked(Control::Detach) => return self.detached(n),
+            Heard::Asked(Control::Check) => match self.check_now(n) {
+                // Its answer comes when the check ended.
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
             Heard::Asked(other) => Err(anyhow!("its supervisor does not know what {other:?} is")),
         };
         let answer = answer.map_or_else(|error| Control::Failed(Failure::of(&error)), |()| Control::Done);

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use super::again::Life;
 use super::guests::Guests;
+use super::health::Checks;
 use super::log::Writer;
 use super::relay::{Audience, Input, Relay};
 use super::start::{self, Running, Starting};
@@ -78,6 +79,7 @@ pub fn run(path: &Path) -> Result<()> {
                 data,
                 guests,
                 running: None,
+                checks: None,
                 timers: Timers::default(),
                 life: Life::default(),
             };
@@ -150,6 +152,8 @@ pub(super) struct Supervised {
     /// The run; `None` between two.
     pub running: Option<Running>,
     pub timers: Timers,
+    /// The health checks of the run, where there are any.
+    pub checks: Option<Checks>,
     /// What is remembered from run to run.
     pub life: Life,
 }
@@ -164,6 +168,7 @@ enum Source {
     Relay(usize),
     /// A log that does not take all at once.
     Log,
+    Check,
     Emulation,
 }
 
@@ -192,11 +197,14 @@ impl Supervised {
         let code = loop {
             match self.turn()? {
                 Turn::Ended(code) => break code,
-                Turn::Due(Timer::Limit) => self.signal(Signal::KILL.as_raw()),
+                Turn::Due(Timer::Limit | Timer::Insist) => self.signal(Signal::KILL.as_raw()),
+                Turn::Due(Timer::Check) => self.check_is_due(),
+                Turn::Due(Timer::CheckGivenUp) => self.give_check_up(),
                 _ => {}
             }
         };
         self.timers.clear(Timer::Limit);
+        self.end_checks();
         if let Some(root) = self.running.as_ref().and_then(|running| running.chroot.as_ref()) {
             chroot::end_all(root, &self.dir.path)?;
         }
@@ -222,6 +230,7 @@ impl Supervised {
                 (Source::Control, _) => self.control_step(),
                 (Source::Door, _) => self.guests.admit(),
                 (Source::Guest(n), _) => self.guest_step(*n),
+                (Source::Check, _) => self.check_ended(),
                 (Source::Log, Some(running)) => running.log.iter_mut().for_each(Writer::step),
                 (Source::Input, Some(running)) => running.input.iter_mut().for_each(Input::step),
                 (Source::Relay(n), Some(running)) => {
@@ -232,6 +241,9 @@ impl Supervised {
             }
         }
         self.guests.forget_gone();
+        if self.life.paused {
+            self.void_check();
+        }
         if let Some(running) = &mut self.running {
             if let Some(emulation) = &mut running.emulation {
                 emulation.step(&emulated);
@@ -262,6 +274,9 @@ impl Supervised {
         }
         if let Some(fd) = input.and_then(Input::interest) {
             add(Source::Input, fd, PollFlags::OUT);
+        }
+        if let Some(fd) = self.check_interest() {
+            add(Source::Check, fd, PollFlags::IN);
         }
         if let Some(running) = &self.running {
             for (n, relay) in running.relays.iter().enumerate() {

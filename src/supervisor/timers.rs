@@ -12,6 +12,12 @@ pub enum Timer {
     Restart,
     /// The run has taken as long as it may (`--timeout`).
     Limit,
+    /// The health is to be checked.
+    Check,
+    /// A check that is under way does not come back.
+    CheckGivenUp,
+    /// It was asked to end because it is unhealthy, and is to be killed.
+    Insist,
 }
 
 /// The deadlines.
