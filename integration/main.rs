@@ -81,6 +81,7 @@ mod peers;
 mod registry_server;
 mod vm;
 
+mod attach;
 mod bad_days;
 mod cgroup_v2;
 mod commit;

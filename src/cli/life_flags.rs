@@ -1,10 +1,12 @@
-//! The flags of run and create about how long a container lives.
+//! The flags about how long a container lives, and about staying with it.
 
 use anyhow::{Result, anyhow};
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 
-use super::flags::value;
+use super::flags::{detach_keys, list, many, read_detach_keys, value};
 use super::run_flags::one;
+use crate::engine::attach::Stay;
+use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
 use crate::store::container::Restart;
 
@@ -18,6 +20,65 @@ pub(super) fn add(command: Command) -> Command {
             "no, on-failure[:MAX], always or unless-stopped: whether it runs again when it ended (no)",
         ))
         .arg(value("timeout", None, "SECONDS", "Kill it when it has run so long; 0 for never"))
+}
+
+/// `--sig-proxy` and the keys to leave by, of all that stay with a container.
+pub(super) fn add_stay(command: Command) -> Command {
+    let sig_proxy = Arg::new("sig-proxy")
+        .long("sig-proxy")
+        .value_name("BOOL")
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+        .default_value("true")
+        .value_parser(clap::builder::BoolishValueParser::new())
+        .overrides_with("sig-proxy")
+        .help("Pass signals on to it; with false, one that would end us leaves it running");
+    command.arg(detach_keys()).arg(sig_proxy)
+}
+
+/// How to stay.
+pub(super) fn stay(matches: &ArgMatches, input: bool) -> Result<Stay> {
+    let sig_proxy = matches.get_one("sig-proxy").copied().unwrap_or(true);
+    Ok(Stay { input, keys: read_detach_keys(matches)?, sig_proxy })
+}
+
+/// Adds what only `run` has: `-a`, and how to stay.
+pub(super) fn add_run(command: Command) -> Command {
+    add_stay(command).arg(list(
+        "attach",
+        Some('a'),
+        "STREAM",
+        "stdin, stdout or stderr: be there for these only",
+    ))
+}
+
+/// How `run` starts a container: in the background, with all streams, or with those of `-a`.
+pub(super) fn start_options(matches: &ArgMatches, interactive: bool) -> Result<StartOptions> {
+    let streams = many(matches, "attach");
+    let may_leave = !matches.get_one("sig-proxy").copied().unwrap_or(true);
+    match (matches.get_flag("detach"), streams.is_empty()) {
+        (true, true) => return Ok(StartOptions::default()),
+        (true, false) => {
+            return Err(anyhow!("cannot use both --detach and --attach: conflicting options"))
+                .hint("-a is for a container in the foreground");
+        }
+        (false, true) => return Ok(StartOptions { may_leave, ..StartOptions::foreground(interactive) }),
+        (false, false) => {}
+    }
+    let mut options = StartOptions { foreground: true, may_leave, ..StartOptions::default() };
+    for stream in streams {
+        match stream.to_ascii_lowercase().as_str() {
+            "stdin" => options.stdin = true,
+            "stdout" => options.stdout = true,
+            "stderr" => options.stderr = true,
+            _ => {
+                return Err(anyhow!("cannot use --attach {stream:?}: there is no such stream"))
+                    .hint("it is stdin, stdout or stderr");
+            }
+        }
+    }
+    Ok(options)
 }
 
 /// The restart policy.

@@ -1,6 +1,7 @@
 //! argv <-> text. One file per verb: flags -> options, one call, render. Nothing else in the program prints.
 
 mod ask;
+mod attach;
 mod choose;
 mod commit;
 mod cp;

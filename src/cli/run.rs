@@ -5,17 +5,16 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{ArgMatches, Command};
 
-use super::flags::{detach_keys, read_detach_keys, switch};
+use super::flags::switch;
 use super::held::Held;
 use super::job_flags::{self, Taken};
 use super::progress::{Display, Headline};
 use super::run_flags::one;
-use super::{Session, events, out, pull, registry_flags, run_flags};
+use super::{Session, events, life_flags, out, pull, registry_flags, run_flags};
 use crate::engine::Engine;
 use crate::engine::attach::{Ended, Signals, follow};
 use crate::engine::create::{CreateOptions, From, create, random_id};
 use crate::engine::start;
-use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
 use crate::fs;
 use crate::image::ensure;
@@ -28,7 +27,7 @@ use crate::store::image::find;
 use crate::userns::Entering;
 
 pub(super) fn run_args(command: Command) -> Command {
-    job_flags::add(run_flags::add(command)).arg(detach_keys()).arg(switch(
+    life_flags::add_run(job_flags::add(run_flags::add(command))).arg(switch(
         "detach",
         Some('d'),
         "Run in the background and print the id",
@@ -48,13 +47,14 @@ pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
 fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut Held>) -> Result<u8> {
     let wanted = run_flags::read(matches, &session.host)?;
     let detached = matches.get_flag("detach");
-    let keys = read_detach_keys(matches)?;
     if wanted.options.terminal && !detached && !rustix::termios::isatty(rustix::stdio::stdin()) {
         // In a script or from cron there is none to give; the program still gets one of its own.
         out::warn("stdin is not a terminal; the container has one that nobody types on");
     }
     IdFile::check(matches)?;
-    let (input, terminal) = (wanted.options.interactive, wanted.options.terminal);
+    let terminal = wanted.options.terminal;
+    let options = life_flags::start_options(matches, wanted.options.interactive)?;
+    let stay = life_flags::stay(matches, options.stdin)?;
     let turn = match job_flags::read(matches)?.await_turn(|| session.engine())? {
         Taken::Go(turn) => turn,
         Taken::Skip(line) => {
@@ -70,7 +70,6 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
     let cidfile = IdFile::claim(matches)?;
     claim_pidfile(matches)?;
     let signals = if detached { None } else { Some(Signals::catch()?) };
-    let options = StartOptions { foreground: !detached, stdin: input };
     // A terminal's bytes come to us, and go where ours go.
     let mut lent = held.as_mut().filter(|_| !terminal);
     lent.as_mut().map_or(Ok(()), |held| held.lend())?;
@@ -87,13 +86,18 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
         out::out(&format!("{id}\n"))?;
         return Ok(0);
     };
-    Ok(code_of(follow(client, &signals, input, keys)?))
+    if !options.stdout && !options.stderr {
+        // As docker: whoever sees none of its output may want to know which one it is.
+        out::out(&format!("{id}\n"))?;
+    }
+    Ok(code_of(follow(client, &signals, stay)?))
 }
 
 pub(super) fn code_of(ended: Ended) -> u8 {
     match ended {
         Ended::Exited(code) => u8::try_from(code & 0xff).unwrap_or(255),
         Ended::Detached => 0,
+        Ended::Left(signal) => u8::try_from(128 + signal).unwrap_or(255),
     }
 }
 

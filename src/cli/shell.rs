@@ -8,7 +8,7 @@ use super::flags::{many, switch};
 use super::run::{Ready, ask_helpers, code_of, with_image};
 use super::run_flags::one;
 use super::{Session, defaults, events, out, run_flags};
-use crate::engine::attach::{Ended, Signals, follow};
+use crate::engine::attach::{Ended, Signals, Stay, follow};
 use crate::engine::create::From;
 use crate::engine::detach_keys::DetachKeys;
 use crate::engine::exec::{ExecOptions, exec};
@@ -109,10 +109,10 @@ fn make(
     let ready = Ready { engine: &engine, entering, registry };
     let (wanted, entering) = with_image(matches, session, ready, wanted)?;
     let signals = Signals::catch()?;
-    let options = StartOptions { foreground: true, stdin: true };
+    let options = StartOptions::foreground(true);
     let (created, supervisor) = start::make(&engine, entering, wanted, options, &mut events)?;
     let client = start::start_created(created, supervisor, options, &mut events)?;
-    Ok(code_of(follow(client, &signals, true, DetachKeys::none())?))
+    Ok(code_of(follow(client, &signals, stay())?))
 }
 
 /// A box that exists: joined if it runs, started otherwise.
@@ -137,10 +137,10 @@ fn enter(matches: &ArgMatches, session: &mut Session, name: &str, is_terminal: b
     }
     let signals = Signals::catch()?;
     let engine = session.engine_as_root()?;
-    let options = StartOptions { foreground: true, stdin: true };
+    let options = StartOptions::foreground(true);
     let mut change = |dir: &_, record: &mut _, spec: &mut _| boxes::refresh(dir, record, spec, &here, &now);
     match start::start_changed(&engine, name, options, Some(&mut change), &mut events)? {
-        Some(client) => Ok(code_of(follow(client, &signals, true, DetachKeys::none())?)),
+        Some(client) => Ok(code_of(follow(client, &signals, stay())?)),
         None => Err(anyhow!("cannot start {name}: somebody else did so just now"))
             .hint("do it once more, to join them"),
     }
@@ -160,6 +160,11 @@ fn join(engine: &crate::engine::Engine, name: &str, here: Here, now: Now) -> Res
     };
     let ended: Ended = exec(engine, name, options)?;
     Ok(code_of(ended))
+}
+
+/// All keys are the shell's.
+fn stay() -> Stay {
+    Stay { input: true, keys: DetachKeys::none(), sig_proxy: true }
 }
 
 /// What a box is made with stays as it is.

@@ -6,6 +6,7 @@ use super::{
     ps, pull, push, run, run_flags, search, shell, start, stop, system,
 };
 // A line of their own for those that came later: lists are where branches meet.
+use super::attach;
 use super::commit;
 use super::cp;
 use super::pause;
@@ -26,6 +27,8 @@ const START: Verb = verb!("start", "Start containers", start::start_args, start:
 const STOP: Verb = verb!("stop", "Ask containers to end, then end them", stop::stop_args, stop::stop_verb);
 const RESTART: Verb =
     verb!("restart", "End containers and start them again", restart::restart_args, restart::restart_verb);
+const ATTACH: Verb =
+    verb!("attach", "Stay at the streams of containers that run", attach::attach_args, attach::attach_verb);
 const PAUSE: Verb =
     verb!("pause", "Stop all processes of containers for a while", pause::pause_args, pause::pause_verb);
 const UNPAUSE: Verb = verb!(
@@ -72,6 +75,7 @@ pub(super) static TOP: &[Verb] = &[
     START,
     STOP,
     RESTART,
+    ATTACH,
     PAUSE,
     UNPAUSE,
     RENAME,
@@ -116,6 +120,7 @@ pub(super) static CONTAINER: &[Verb] = &[
     START,
     STOP,
     RESTART,
+    ATTACH,
     PAUSE,
     UNPAUSE,
     RENAME,

@@ -2,6 +2,7 @@
 //! the exit code at the end.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
@@ -22,13 +23,31 @@ pub enum Ended {
     Exited(i32),
     /// The user typed the detach keys; the program goes on.
     Detached,
+    /// A signal told us to leave, which is not passed on; the program goes on.
+    Left(i32),
+}
+
+/// How to stay.
+#[derive(Debug, Clone)]
+pub struct Stay {
+    /// What is typed goes to the program.
+    pub input: bool,
+    /// What ends the stay.
+    pub keys: DetachKeys,
+    /// Signals go to the program; otherwise one that would end us ends the stay.
+    pub sig_proxy: bool,
 }
 
 /// The terminal in raw mode, restored when dropped.
 #[derive(Debug)]
-struct RawMode(Termios);
+pub(super) struct RawMode(Termios);
 
 impl RawMode {
+    /// `None` where stdin is no terminal.
+    pub(super) fn enter_if_terminal() -> Result<Option<RawMode>> {
+        rustix::termios::isatty(rustix::stdio::stdin()).then(RawMode::enter).transpose()
+    }
+
     fn enter() -> Result<RawMode> {
         let saved =
             rustix::termios::tcgetattr(rustix::stdio::stdin()).context("cannot read the terminal's mode")?;
@@ -76,7 +95,12 @@ impl Signals {
         Ok(Signals(SignalFd::with_flags(&set, flags).context("cannot catch signals")?))
     }
 
-    fn next(&self) -> Option<i32> {
+    /// What can be read when a signal came.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    pub(super) fn next(&self) -> Option<i32> {
         self.0.read_signal().ok().flatten().map(|s| s.ssi_signo as i32)
     }
 }
@@ -173,7 +197,7 @@ impl Pump<'_> {
     }
 }
 
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
+pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(n) => bytes = &bytes[n..],
@@ -184,14 +208,16 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Stays with a container until it ends or the user detaches. `input`: what is typed goes to its terminal.
-pub fn follow(client: Client, signals: &Signals, input: bool, keys: DetachKeys) -> Result<Ended> {
+/// Who presses Ctrl-C again means it.
+const SECOND_INT: Duration = Duration::from_secs(10);
+
+/// Stays with a container until it ends or the user detaches. A second SIGINT soon after the first kills it.
+pub fn follow(client: Client, signals: &Signals, stay: Stay) -> Result<Ended> {
     let Client { control, data } = client;
-    let is_terminal = data.is_some();
-    let input = input && is_terminal;
-    let raw =
-        if input && rustix::termios::isatty(rustix::stdio::stdin()) { Some(RawMode::enter()?) } else { None };
-    let mut pump = Pump { signals, data, input, raw: raw.is_some(), keys };
+    let input = stay.input && data.is_some();
+    let raw = if input { RawMode::enter_if_terminal()? } else { None };
+    let mut pump = Pump { signals, data, input, raw: raw.is_some(), keys: stay.keys };
+    let mut last_int: Option<Instant> = None;
     loop {
         let woken = pump.wait(control.as_fd())?;
         if woken.output {
@@ -203,12 +229,23 @@ pub fn follow(client: Client, signals: &Signals, input: bool, keys: DetachKeys) 
         }
         if woken.signal {
             while let Some(signal) = signals.next() {
-                let message = if signal == Signal::SIGWINCH as i32 {
-                    let (rows, columns) = terminal_size();
-                    Control::Resize(rows, columns)
-                } else {
-                    Control::Signal(signal)
+                let message = match signal {
+                    libc::SIGWINCH => {
+                        let (rows, columns) = terminal_size();
+                        Control::Resize(rows, columns)
+                    }
+                    _ if !stay.sig_proxy => {
+                        control.send(&Control::Detach, None)?;
+                        return Ok(Ended::Left(signal));
+                    }
+                    libc::SIGINT if last_int.is_some_and(|last| last.elapsed() < SECOND_INT) => {
+                        Control::Signal(libc::SIGKILL)
+                    }
+                    _ => Control::Signal(signal),
                 };
+                if signal == libc::SIGINT {
+                    last_int = Some(Instant::now());
+                }
                 let _ = control.send(&message, None);
             }
         }
@@ -232,13 +269,11 @@ pub fn follow_process(
     process: &Init,
     console: Option<OwnedFd>,
     signals: &Signals,
-    input: bool,
-    keys: DetachKeys,
+    stay: Stay,
 ) -> Result<Ended> {
-    let input = input && console.is_some();
-    let raw =
-        if input && rustix::termios::isatty(rustix::stdio::stdin()) { Some(RawMode::enter()?) } else { None };
-    let mut pump = Pump { signals, data: console, input, raw: raw.is_some(), keys };
+    let input = stay.input && console.is_some();
+    let raw = if input { RawMode::enter_if_terminal()? } else { None };
+    let mut pump = Pump { signals, data: console, input, raw: raw.is_some(), keys: stay.keys };
     loop {
         let woken = pump.wait(process.child())?;
         if woken.output {

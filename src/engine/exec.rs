@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::attach::{Ended, Signals, follow_process};
+use super::attach::{Ended, Signals, Stay, follow_process};
 use super::detach_keys::DetachKeys;
 use super::start::terminal_size;
 use super::{Engine, stop};
@@ -148,7 +148,8 @@ fn run(
     process.start(|_| Ok(()))?;
     let Some(signals) = signals else { return Ok(Ended::Detached) };
     let console = process.console.take();
-    follow_process(&process, console, &signals, options.interactive, options.detach_keys.clone())
+    let stay = Stay { input: options.interactive, keys: options.detach_keys.clone(), sig_proxy: true };
+    follow_process(&process, console, &signals, stay)
 }
 
 impl Engine {

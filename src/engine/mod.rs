@@ -12,6 +12,7 @@ pub mod exec;
 pub mod export;
 pub mod files;
 pub mod health;
+pub mod guest;
 pub mod inspect;
 mod inspect_config;
 mod inspect_host;

@@ -24,6 +24,19 @@ pub struct StartOptions {
     pub foreground: bool,
     /// Our stdin is its stdin.
     pub stdin: bool,
+    /// We show its stdout.
+    pub stdout: bool,
+    /// We show its stderr.
+    pub stderr: bool,
+    /// We may go away while it stays.
+    pub may_leave: bool,
+}
+
+impl StartOptions {
+    /// All of its streams are ours, `stdin` if it is wanted.
+    pub fn foreground(stdin: bool) -> StartOptions {
+        StartOptions { foreground: true, stdin, stdout: true, stderr: true, may_leave: false }
+    }
 }
 
 /// Plans, makes and gets ready to start a container, for [`start_created`]. The supervisor starts up while we find out
@@ -130,7 +143,7 @@ fn supervise(
     let stdio: [BorrowedFd<'_>; 3] =
         [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let options = SpawnOptions {
-        terminal: terminal && options.foreground,
+        terminal: terminal && options.foreground && (options.stdin || options.stdout),
         stdio: options.foreground.then_some(stdio),
         may_downgrade: !full_isolation,
     };
@@ -152,6 +165,9 @@ fn begin(
     let begin = Begin {
         foreground: options.foreground,
         stdin: options.stdin,
+        stdout: options.stdout,
+        stderr: options.stderr,
+        may_leave: options.may_leave,
         size: terminal_size(),
         ..Begin::default()
     };

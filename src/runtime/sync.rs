@@ -162,7 +162,13 @@ impl Failure {
 
     /// The error again, with its riders.
     pub fn into_error(self) -> anyhow::Error {
-        let error = anyhow!(self.text).context(ExitWith(self.code));
+        let code = ExitWith(self.code);
+        self.into_refusal().context(code)
+    }
+
+    /// The same where nothing was run, and the exit code is the verb's own.
+    pub fn into_refusal(self) -> anyhow::Error {
+        let error = anyhow!(self.text);
         match self.hint {
             Some(hint) => error.context(Hint(hint)),
             None => error,

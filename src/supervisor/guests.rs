@@ -2,18 +2,16 @@
 //! something, and may attach to the container's streams.
 //!
 //! One packet is one message: a [`Control`] as JSON, or, when its first byte is one of [`TYPED`], [`OUT`], [`ERR`], bytes of
-//! a stream. The buffer of a guest that does not read is the kernel's, which is bounded; what finds no room there is
-//! counted, and told as soon as there is room again. So nothing that a guest does, or does not do, keeps the container
-//! or its log waiting.
+//! a stream. What a guest does not read at once is kept for it, up to a bound; what finds no room is counted, and told as
+//! soon as all before it was read. So nothing that a guest does, or does not do, keeps the container or its log waiting.
 
-use std::io::IoSlice;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::log::Stream;
 use super::{Attach, Control};
@@ -32,6 +30,8 @@ pub const ERR: u8 = 2;
 pub const NAME: &str = "socket";
 /// More at once are turned away.
 const MOST: usize = 100;
+/// So much of the output is kept for a guest that does not read.
+const ROOM: usize = 1 << 20;
 /// The longest message.
 const PACKET: usize = 64 << 10;
 
@@ -41,8 +41,13 @@ struct Guest {
     socket: Socket,
     /// What it is attached to, if it is.
     attached: Option<Attach>,
-    /// Bytes of output that found no room.
+    /// Packets that are on their way to it, and how many bytes they are.
+    queue: VecDeque<Vec<u8>>,
+    queued: usize,
+    /// Bytes of output that found no room, after those of the queue.
     missing: u64,
+    /// The container ended: the last that it is to hear.
+    end: Option<i32>,
     /// It waits for the result of a health check.
     awaits_check: bool,
     gone: bool,
@@ -103,15 +108,16 @@ impl Guests {
         self.door = None;
     }
 
-    /// The guests whose words are to be waited for. Without `hears_typing`, those who type are not among them: what they
-    /// typed before has not been taken yet.
-    pub fn interest(&self, hears_typing: bool) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        let types = |guest: &Guest| guest.attached.as_ref().is_some_and(|attached| attached.stdin);
-        self.guests
-            .iter()
-            .enumerate()
-            .filter(move |(_, guest)| hears_typing || !types(guest))
-            .map(|(n, guest)| (n, guest.socket.as_fd()))
+    /// What to wait for. Without `hears_typing`, those who type are not heard: what they typed before has not been taken
+    /// yet.
+    pub fn interest(&self, hears_typing: bool) -> impl Iterator<Item = (usize, BorrowedFd<'_>, PollFlags)> {
+        self.guests.iter().enumerate().map(move |(n, guest)| {
+            let types = guest.attached.as_ref().is_some_and(|attached| attached.stdin);
+            let mut events = PollFlags::empty();
+            events.set(PollFlags::IN, hears_typing || !types);
+            events.set(PollFlags::OUT, guest.has_to_hear());
+            (n, guest.socket.as_fd(), events)
+        })
     }
 
     /// Lets in who knocks.
@@ -123,16 +129,20 @@ impl Guests {
             self.guests.push(Guest {
                 socket: socket.into(),
                 attached: None,
+                queue: VecDeque::new(),
+                queued: 0,
                 missing: 0,
+                end: None,
                 awaits_check: false,
                 gone: false,
             });
         }
     }
 
-    /// Hears a guest, when poll(2) said that there is something.
+    /// Tells a guest what it has to hear, and hears it, when poll(2) said that one of them can be done.
     pub fn hear(&mut self, n: usize) -> Heard {
         let Some(guest) = self.guests.get_mut(n) else { return Heard::Nothing };
+        guest.tell();
         let mut bytes = vec![0; PACKET];
         match rustix::net::recv(guest.socket.as_fd(), &mut bytes, RecvFlags::DONTWAIT) {
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -208,11 +218,31 @@ impl Guests {
     /// Tells all who are attached that the container ended.
     pub fn tell_end(&mut self, code: i32) {
         for guest in self.guests.iter_mut().filter(|guest| guest.attached.is_some()) {
-            guest.tell_missing();
-            let _ = guest.socket.send(&Control::Exited(code), None);
-            guest.gone = true;
+            guest.attached = None;
+            guest.end = Some(code);
+            guest.tell();
         }
         self.forget_gone();
+    }
+
+    /// Stays until all have heard what they have to hear, as long as one of them still listens.
+    pub fn linger(&mut self) {
+        const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+        loop {
+            self.guests.retain(|guest| !guest.gone && guest.has_to_hear());
+            let mut fds: Vec<PollFd<'_>> = self
+                .guests
+                .iter()
+                .map(|guest| PollFd::from_borrowed_fd(guest.socket.as_fd(), PollFlags::OUT))
+                .collect();
+            if fds.is_empty() || !rustix::event::poll(&mut fds, Some(&PATIENCE)).is_ok_and(|n| n > 0) {
+                return;
+            }
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            for (guest, _) in self.guests.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+                guest.tell();
+            }
+        }
     }
 
     /// Forgets who went away: the numbers of the others change.
@@ -223,33 +253,50 @@ impl Guests {
 
 impl Guest {
     fn show(&mut self, stream: Stream, bytes: &[u8]) {
-        if !self.tell_missing() {
-            self.missing += bytes.len() as u64;
-            return;
-        }
         let kind = match stream {
-            Stream::Out => [OUT],
-            Stream::Err => [ERR],
+            Stream::Out => OUT,
+            Stream::Err => ERR,
         };
-        match send_frame(self.socket.as_fd(), kind, bytes) {
-            Ok(()) => {}
-            Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => self.missing += bytes.len() as u64,
-            Err(_) => self.gone = true,
+        if self.missing > 0 || self.queued + bytes.len() > ROOM {
+            self.missing += bytes.len() as u64;
+        } else {
+            self.queued += bytes.len();
+            match self.queue.back_mut() {
+                // Fewer packets for one who lags.
+                Some(last) if last[0] == kind && last.len() + bytes.len() < PACKET => {
+                    last.extend_from_slice(bytes);
+                }
+                _ => self.queue.push_back([&[kind], bytes].concat()),
+            }
         }
+        self.tell();
     }
 
-    /// Whether the guest knows of all that it has missed.
-    fn tell_missing(&mut self) -> bool {
+    fn has_to_hear(&self) -> bool {
+        !self.queue.is_empty() || self.missing > 0 || self.end.is_some()
+    }
+
+    /// Tells it what there is room for.
+    fn tell(&mut self) {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        while let Some(first) = self.queue.front() {
+            match rustix::net::send(self.socket.as_fd(), first, flags) {
+                Ok(_) => self.queued -= self.queue.pop_front().map_or(0, |sent| sent.len() - 1),
+                Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => return,
+                Err(_) => return self.gone = true,
+            }
+        }
+        // The room is given back: one that lagged once costs nothing from then on.
+        self.queue = VecDeque::new();
         if self.missing > 0 && self.socket.send(&Control::Missing(self.missing), None).is_ok() {
             self.missing = 0;
         }
-        self.missing == 0
+        if self.missing == 0
+            && let Some(code) = self.end
+            && self.socket.send(&Control::Exited(code), None).is_ok()
+        {
+            self.end = None;
+            self.gone = true;
+        }
     }
-}
-
-/// Sends bytes of a stream, as one packet.
-pub fn send_frame(to: BorrowedFd<'_>, kind: [u8; 1], bytes: &[u8]) -> rustix::io::Result<()> {
-    let parts = [IoSlice::new(&kind), IoSlice::new(bytes)];
-    let sent = rustix::net::sendmsg(to, &parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL);
-    sent.map(drop)
 }

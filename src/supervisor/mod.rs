@@ -51,7 +51,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 pub use emulation::hand_over as hand_over_listener;
-pub use guests::{ERR, OUT, TYPED, send_frame};
+pub use guests::{ERR, OUT, TYPED};
 pub use person::{become_person, runtime_dir};
 pub use start::apply_user;
 pub use visit::{Answer, ask, ask_now, connect};
@@ -132,6 +132,12 @@ pub struct Begin {
     pub foreground: bool,
     /// stdin of the command is the container's.
     pub stdin: bool,
+    /// The command shows its stdout.
+    pub stdout: bool,
+    /// The command shows its stderr.
+    pub stderr: bool,
+    /// The command may go away while the container stays: it does not get the command's own descriptors.
+    pub may_leave: bool,
     /// Rows and columns of the command's terminal; 0 where it has none.
     pub size: (u16, u16),
     /// How far the container is kept apart: what [`spawn`] could get, whatever is written here.

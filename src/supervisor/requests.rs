@@ -5,6 +5,7 @@ use anyhow::{Result, anyhow, bail};
 use super::guests::Heard;
 use super::serve::Supervised;
 use super::{Attach, Control};
+use crate::error::ResultExt;
 use crate::runtime::sync::Failure;
 use crate::store::journal;
 
@@ -48,8 +49,10 @@ impl Supervised {
     }
 
     fn attach(&mut self, n: usize, attach: Attach) -> Result<()> {
-        if self.running.is_none() {
-            bail!("it is restarting: wait until it runs");
+        let Some(running) = &self.running else { bail!("it is restarting: wait until it runs") };
+        if running.is_unheard && (attach.stdout || attach.stderr) {
+            return Err(anyhow!("its output goes straight to the command that runs it"))
+                .hint("run it with --log-driver json-file, -t or -d, and others can attach to it");
         }
         if self.life.paused {
             bail!("it is paused: unpause it first");

@@ -269,8 +269,8 @@ impl Supervised {
             add(Source::Door, door, PollFlags::IN);
         }
         let input = self.running.as_ref().and_then(|running| running.input.as_ref());
-        for (n, fd) in self.guests.interest(input.is_none_or(Input::has_room)) {
-            add(Source::Guest(n), fd, PollFlags::IN);
+        for (n, fd, events) in self.guests.interest(input.is_none_or(Input::has_room)) {
+            add(Source::Guest(n), fd, events);
         }
         if let Some(fd) = input.and_then(Input::interest) {
             add(Source::Input, fd, PollFlags::OUT);
@@ -406,6 +406,7 @@ impl Supervised {
         // Nobody waits for the files to go.
         let cleared = noted?.map_or(Ok(()), Grave::clear);
         drop(lock);
+        guests.linger();
         cleared
     }
 }

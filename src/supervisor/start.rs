@@ -43,6 +43,8 @@ pub struct Running {
     pub emulation: Option<Emulation>,
     /// Where it reads what those type who are attached.
     pub input: Option<Input>,
+    /// Some of its output goes past us.
+    pub is_unheard: bool,
 }
 
 /// Our ends of the container's streams.
@@ -51,6 +53,7 @@ struct Streams {
     relays: Vec<Relay>,
     log: Option<Writer>,
     input: Option<Input>,
+    is_unheard: bool,
 }
 
 /// What is started.
@@ -90,8 +93,8 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
             return Err(error);
         }
     };
-    let Streams { terminal, relays, log, input } = streams;
-    Ok(Running { init, terminal, chroot, cgroup, relays, log, emulation, input })
+    let Streams { terminal, relays, log, input, is_unheard } = streams;
+    Ok(Running { init, terminal, chroot, cgroup, relays, log, emulation, input, is_unheard })
 }
 
 /// The root that a container without name spaces is confined to.
@@ -293,7 +296,7 @@ fn shows_writable_cgroup(mount: &Mount) -> bool {
 /// nothing stands in between: no log to keep, and no terminal that it could play tricks on.
 fn make_stdio(dir: &ContainerDir, record: &Record, begin: &Begin, spec: &Spec) -> Result<(Stdio, Streams)> {
     let log = if record.log { Some(Writer::open(dir, record)?) } else { None };
-    let mut streams = Streams { terminal: None, relays: Vec::new(), log, input: None };
+    let mut streams = Streams { terminal: None, relays: Vec::new(), log, input: None, is_unheard: false };
     if record.terminal {
         let (rows, columns) = begin.size;
         return Ok((Stdio::Terminal { rows, columns }, streams));
@@ -333,7 +336,13 @@ fn output(
     streams: &mut Streams,
 ) -> Result<OwnedFd> {
     let clone = || own.try_clone_to_owned().context("cannot use our standard streams");
-    if begin.foreground && streams.log.is_none() && !rustix::termios::isatty(own) {
+    let is_shown = begin.foreground
+        && match stream {
+            Stream::Out => begin.stdout,
+            Stream::Err => begin.stderr,
+        };
+    if is_shown && !begin.may_leave && streams.log.is_none() && !rustix::termios::isatty(own) {
+        streams.is_unheard = true;
         return clone();
     }
     let (read, write) = pipe()?;
@@ -341,7 +350,7 @@ fn output(
     if user != 0 {
         let _ = rustix::fs::fchown(&write, Some(rustix::fs::Uid::from_raw(user)), None);
     }
-    let to = if begin.foreground { Some(clone()?) } else { None };
+    let to = is_shown.then(clone).transpose()?;
     streams.relays.push(Relay::new(read, to, Some(stream)));
     Ok(write)
 }

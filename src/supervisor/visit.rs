@@ -87,7 +87,7 @@ pub fn ask_now(dir: &ContainerDir, what: &Control) -> Result<Answer> {
         None => Ok(Answer::Gone),
         Some((Control::Done, _)) => Ok(Answer::Done),
         Some((Control::NotNow, _)) => Ok(Answer::NotNow),
-        Some((Control::Failed(failure), _)) => Err(failure.into_error()),
+        Some((Control::Failed(failure), _)) => Err(failure.into_refusal()),
         Some((other, _)) => bail!("unexpected {other:?} from its supervisor"),
     }
 }
