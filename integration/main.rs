@@ -139,6 +139,7 @@ mod run_streams;
 mod run_terminal;
 mod self_exe;
 mod settings;
+mod setup;
 mod shell;
 mod static_binary;
 mod store_care;

@@ -62,6 +62,7 @@ fn mistakes_are_told_before_anything_is_done(s: &Sandbox) {
         s.dhow(["--help"]).ok();
         s.dhow(["run", "--help"]).ok();
     }
+    settings(s, "");
     s.assert_nothing_left();
 }
 

@@ -92,14 +92,24 @@ fn refusal_hint() -> String {
 
 /// newuidmap and newgidmap, if both are there and carry a privilege.
 fn find_tools() -> Option<(PathBuf, PathBuf)> {
-    // Not PATH: cron's is short, and a set-uid program is only worth having where root put it.
-    let find = |name: &str| {
-        ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"]
-            .iter()
-            .map(|d| Path::new(d).join(name))
-            .find(|p| fs::metadata(p).ok().flatten().is_some_and(|m| m.permissions().mode() & 0o111 != 0))
-    };
-    Some((find("newuidmap")?, find("newgidmap")?))
+    Some((find_tool("newuidmap")?, find_tool("newgidmap")?))
+}
+
+/// One of the two. Not by PATH: cron's is short, and a set-uid program is only worth having where root put it.
+pub fn find_tool(name: &str) -> Option<PathBuf> {
+    ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"]
+        .iter()
+        .map(|d| Path::new(d).join(name))
+        .find(|p| fs::metadata(p).ok().flatten().is_some_and(|m| m.permissions().mode() & 0o111 != 0))
+}
+
+/// Why a user has one id and no more.
+pub fn why_one_id(host: &Host) -> String {
+    if find_tools().is_none() {
+        return "newuidmap and newgidmap are not installed".into();
+    }
+    let user = host.user.clone().unwrap_or_else(|| host.uid.to_string());
+    format!("/etc/subuid and /etc/subgid have no ranges for {user}")
 }
 
 /// One id inside, 0, which is the caller.

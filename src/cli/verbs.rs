@@ -69,6 +69,13 @@ const INFO: Verb =
 const EVENTS: Verb =
     verb!("events", "Show what happens, and what happened", events::events_args, events::events_verb);
 
+const SETUP: Verb = verb!(
+    "setup",
+    "Say what this machine lacks, and what would bring it",
+    system::setup::args,
+    system::setup::setup
+);
+
 pub(super) static TOP: &[Verb] = &[
     RUN,
     CREATE,
@@ -111,6 +118,7 @@ pub(super) static TOP: &[Verb] = &[
     HISTORY,
     EVENTS,
     INFO,
+    SETUP,
     verb!("version", "Show the version", system::info::args, system::info::version),
 ];
 
@@ -184,6 +192,7 @@ pub(super) static IMAGE: &[Verb] = &[
 
 pub(super) static SYSTEM: &[Verb] = &[
     INFO,
+    SETUP,
     EVENTS,
     verb!("df", "Show what takes room on the disk", system::df::df_args, system::df::df_verb),
     verb!(

@@ -7,6 +7,7 @@ pub mod copy;
 pub mod create;
 pub mod detach_keys;
 mod devices;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod export;
@@ -38,6 +39,7 @@ pub mod volume;
 pub mod wait;
 mod watch;
 pub mod zone;
+pub mod ways;
 
 use anyhow::{Result, anyhow};
 

@@ -73,6 +73,28 @@ pub fn prepare(store: &Store, dir: &ContainerDir, record: &Record) -> Result<(Ro
     Ok((Root::Dir(copied), "copy"))
 }
 
+/// Which rung a container of this store would have, and why not a better one; found by mounting nothing over nothing.
+pub fn try_out(store: &Store) -> Result<(&'static str, String)> {
+    let draft = super::draft::Draft::new(store)?;
+    let dirs = ["lower", "upper", "work"].map(|name| draft.path().join(name));
+    for dir in &dirs {
+        fs::create_dir(dir, 0o755)?;
+    }
+    let lower = std::slice::from_ref(&dirs[0]);
+    let refused = match overlay(store, lower, (&dirs[1], &dirs[2]), false) {
+        Ok(_) => return Ok(("overlay", "the kernel mounts it, with its changes on the disk".into())),
+        Err(error) if is_refusal(&error) => crate::error::chain(&error),
+        Err(error) => return Err(error),
+    };
+    match in_memory(store, lower) {
+        Ok(_) => Ok((
+            "overlay-memory",
+            format!("{refused}; changes are in memory where they are thrown away, else layers are copied"),
+        )),
+        Err(_) => Ok(("copy", format!("{refused}; layers are copied"))),
+    }
+}
+
 /// The merged root shows its upper directory's mode and owner: before its first mount that takes on those of the image.
 fn take_root_attributes(lower: &[PathBuf], dir: &ContainerDir) -> Result<()> {
     let was_mounted = fs::metadata(&dir.file("work/work"))?.is_some();

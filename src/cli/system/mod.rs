@@ -4,3 +4,4 @@ pub(super) mod check;
 pub(super) mod df;
 pub(super) mod info;
 pub(super) mod prune;
+pub(super) mod setup;

@@ -5,6 +5,7 @@
 //! hierarchy  which trees there are and where we are in them
 //! convert    resources -> files and values        devices  device rules -> v1 text or v2 program
 //! v1, v2     making it, asking it, removing it    dir      a cgroup as a directory
+//! usable     which limits can be had
 //! ```
 //!
 //! Invariant: a limit that was asked for holds, or the caller hears of it, once, by its name and with the reason.
@@ -15,6 +16,7 @@ mod dir;
 mod hierarchy;
 #[cfg(test)]
 mod tests;
+mod usable;
 mod v1;
 mod v2;
 
@@ -34,6 +36,7 @@ pub use hierarchy::Hierarchy;
 pub use hierarchy::Place;
 pub use hierarchy::parse;
 pub use hierarchy::probe;
+pub use usable::usable;
 
 use crate::fs;
 use crate::oci::runtime::LinuxResources;

@@ -145,7 +145,7 @@ fn device_limit(wanted: &Wanted<'_>) -> Option<&'static str> {
 /// by side. For root on the machine itself it is the root of the tree, which alone may hold processes and hand out
 /// controllers. Root in a container that can see the whole machine's tree stays below its own cgroup: above it, the
 /// limits of the outer container would not hold.
-fn base(root: &Path, own: &Path) -> Result<Option<PathBuf>> {
+pub(super) fn base(root: &Path, own: &Path) -> Result<Option<PathBuf>> {
     // A leaf that an earlier command moved us to stands for the cgroup above it.
     let own = if own.ends_with(LEAF) { own.parent().unwrap_or(own) } else { own };
     let mut levels: Vec<PathBuf> = own.ancestors().map(|below| at(root, below)).collect();
