@@ -23,13 +23,13 @@ for_each_user!(
 for_root!(each_minute, the_crontab_of_the_system);
 
 /// A cron daemon and what it was given.
-struct Cron {
+pub struct Cron {
     dir: PathBuf,
     daemon: Running,
 }
 
 /// Starts a daemon with this crontab of the sandbox's user, and this one of the system.
-fn cron(s: &Sandbox, user: &str, system: &str) -> Cron {
+pub fn cron(s: &Sandbox, user: &str, system: &str) -> Cron {
     let dir = s.dir.join("cron");
     let make = |name: &str, mode| {
         let path = dir.join(name);
@@ -64,7 +64,7 @@ fn cron(s: &Sandbox, user: &str, system: &str) -> Cron {
 
 impl Cron {
     /// Returns when all jobs that were started are over, mails and all, and at least this many ended.
-    fn await_jobs(&self, ended: &[PathBuf]) {
+    pub fn await_jobs(&self, ended: &[PathBuf]) {
         for path in ended {
             wait::within(Duration::from_secs(100), || path.exists().then_some(()))
                 .unwrap_or_else(|| panic!("{} never came; mails: {:?}", path.display(), self.mails()));
@@ -77,7 +77,7 @@ impl Cron {
     }
 
     /// What was mailed, without the headers.
-    fn mails(&self) -> Vec<String> {
+    pub fn mails(&self) -> Vec<String> {
         let names = leftovers::names(&self.dir.join("mails"));
         let body = |name| {
             let text = std::fs::read_to_string(self.dir.join("mails").join(name)).unwrap();

@@ -35,7 +35,7 @@ fn skip_and_fail_while_one_runs(s: &Sandbox) {
     let out = s.dhow(["run", "--rm", "--name", "job", "--if-running", "fail", "busybox", "true"]).fails(125);
     assert!(out.contains("cannot run job: a container of this name is running\nhint: "), "{out}");
     let out = s.dhow(["run", "--rm", "--name", "job", "busybox", "true"]).fails(125);
-    assert!(out.contains("the name is in use"), "{out}");
+    assert!(out.contains("in use by container"), "{out}");
     assert_eq!(s.inspect("job", "{{.Id}} {{.State.Running}}"), format!("{id} true"));
     // Wrong input, before anything is done.
     let out = s.dhow(["run", "--name", "job", "--if-running", "maybe", "busybox", "true"]).fails(125);
@@ -88,7 +88,7 @@ fn the_name_of_one_that_has_ended(s: &Sandbox) {
     }
     assert_eq!(s.dhow(["ps", "-aq"]).ok().lines().count(), 1);
     let out = s.dhow(["run", "--name", "job", "busybox", "true"]).fails(125);
-    assert!(out.contains("the name is in use"), "{out}");
+    assert!(out.contains("in use by container"), "{out}");
 }
 
 fn the_name_of_one_that_was_killed(s: &Sandbox) {

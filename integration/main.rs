@@ -32,7 +32,7 @@
 //! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
 //! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
 //! | `events` | the journal of what happened |
-//! | `job` `cron` | jobs that are run again and again, also by cron itself |
+//! | `job` `cron` `boot` | jobs that are run again and again, also by cron itself; what runs again after a reboot |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
@@ -83,6 +83,7 @@ mod vm;
 
 mod attach;
 mod bad_days;
+mod boot;
 mod cgroup_v2;
 mod commit;
 mod cp;

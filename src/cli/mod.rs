@@ -2,6 +2,7 @@
 
 mod ask;
 mod attach;
+mod boot;
 mod choose;
 mod commit;
 mod cp;

@@ -4,6 +4,8 @@ use super::Verb;
 use super::{
     events, exec, healthcheck, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest,
     ps, pull, push, run, run_flags, search, shell, start, stop, system,
+    boot, events, exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps,
+    pull, push, run, run_flags, search, shell, start, stop, system,
 };
 // A line of their own for those that came later: lists are where branches meet.
 use super::attach;
@@ -75,8 +77,11 @@ const SETUP: Verb = verb!(
     system::setup::args,
     system::setup::setup
 );
+const BOOT: Verb =
+    verb!("boot", "Start what is to run again after a reboot", boot::boot_args, boot::boot_verb);
 
 pub(super) static TOP: &[Verb] = &[
+    BOOT,
     RUN,
     CREATE,
     START,

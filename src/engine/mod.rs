@@ -1,6 +1,8 @@
 //! The container verbs: take options, return data. Print nothing, parse nothing.
 
 pub mod attach;
+pub mod boot;
+pub mod boot_hooks;
 pub mod commit;
 mod config;
 pub mod copy;

@@ -47,6 +47,7 @@ pub const ENTRIES: &[&str] = &[
     "volumes",
     "volumes.lock",
     "turns.lock",
+    "booted",
     "ephemeral",
     "events",
     "images",
