@@ -2,10 +2,8 @@
 
 use super::Verb;
 use super::{
-    events, exec, healthcheck, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest,
-    ps, pull, push, run, run_flags, search, shell, start, stop, system,
-    boot, events, exec, image as i, image_copy, image_inspect, images, inspect, login, logs, manifest, ps,
-    pull, push, run, run_flags, search, shell, start, stop, system,
+    boot, events, exec, healthcheck, image as i, image_copy, image_inspect, images, inspect, login, logs,
+    manifest, ps, pull, push, run, run_flags, search, shell, start, stop, system,
 };
 // A line of their own for those that came later: lists are where branches meet.
 use super::attach;

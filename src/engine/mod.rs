@@ -14,8 +14,8 @@ pub mod events;
 pub mod exec;
 pub mod export;
 pub mod files;
-pub mod health;
 pub mod guest;
+pub mod health;
 pub mod inspect;
 mod inspect_config;
 mod inspect_host;
@@ -40,8 +40,8 @@ mod trees;
 pub mod volume;
 pub mod wait;
 mod watch;
-pub mod zone;
 pub mod ways;
+pub mod zone;
 
 use anyhow::{Result, anyhow};
 
