@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::sandbox::Sandbox;
 
-for_each_user!(filters, refused_filters, sizes, placeholders, a_hundred);
+for_each_user!(filters, refused_filters, sizes, placeholders, paused, between_runs, a_hundred);
 
 fn names(s: &Sandbox, filters: &[&str]) -> String {
     let filters = filters.iter().flat_map(|f| ["--filter", f]);
@@ -138,4 +138,44 @@ fn a_hundred(s: &Sandbox) {
     std::fs::write(s.store.join("containers").join(&ids[0]).join("record.json"), b"{").unwrap();
     assert_eq!(s.dhow(["ps", "-aq"]).ok().lines().count(), 99);
     s.dhow(["rm", "-f"]).args(&ids).ok();
+}
+
+fn paused(s: &Sandbox) {
+    s.detached(["--name", "sleeper"], ["sleep", "1000"]);
+    s.dhow(["pause", "sleeper"]).ok();
+    assert!(s.dhow(["ps", "--format", "{{.State}} {{.Status}}"]).ok().ends_with(" (Paused)"));
+    assert_eq!(names(s, &["status=paused"]), "sleeper");
+    assert_eq!(names(s, &["status=running"]), "");
+    let state: Value = serde_json::from_str(&s.inspect("sleeper", "{{json .State}}")).unwrap();
+    assert!(state["Status"] == "paused" && state["Paused"] == true && state["Running"] == true, "{state}");
+    assert!(state["Pid"].as_u64().unwrap() > 1);
+    s.dhow(["unpause", "sleeper"]).ok();
+    assert_eq!(names(s, &["status=running"]), "sleeper");
+}
+
+fn between_runs(s: &Sandbox) {
+    s.detached(["--name", "again", "--restart", "always"], ["sh", "-c", "exit 3"]);
+    let format = |format: &str| s.dhow(["ps", "-a", "--format", format]).ok();
+    let text = crate::wait::until("a time between two runs", || {
+        let text = format("{{.State}} {{.Status}}");
+        text.starts_with("restarting Restarting (3) ").then_some(text)
+    });
+    assert!(text.ends_with(" ago"), "{text}");
+    crate::wait::until("the filter to see it", || {
+        (names(s, &["status=restarting"]) == "again").then_some(())
+    });
+    crate::wait::until("inspect to see it", || {
+        let state: Value = serde_json::from_str(&s.inspect("again", "{{json .State}}")).unwrap();
+        let is_between = state["Restarting"] == true;
+        assert!(
+            !is_between || (state["Status"] == "restarting" && state["ExitCode"] == 3 && state["Pid"] == 0),
+            "{state}"
+        );
+        is_between.then_some(())
+    });
+    let count: u64 = s.inspect("again", "{{.RestartCount}}").parse().unwrap();
+    assert!(count > 0);
+    // It is shown unasked: it is about to run again.
+    assert_eq!(s.dhow(["ps", "--format", "{{.Names}}"]).ok(), "again");
+    s.dhow(["rm", "-f", "again"]).ok();
 }

@@ -32,6 +32,9 @@ pub fn inspect(engine: &Engine, wanted: &str, with_size: bool) -> Result<Value> 
     // What it was the last time; before the first, what is tried first.
     let last = dir.last_state()?;
     let driver = last.as_ref().map_or("overlay", |state| state.driver.as_str());
+    // As docker counts: the one that is waited for, too.
+    let pending = u32::from(matches!(status, Status::Restarting(..)));
+    let restarts = last.as_ref().map_or(0, |state| state.restart_count.saturating_add(pending));
     let mut shown = json!({
         "Id": record.id,
         "Created": record.created.to_string(),
@@ -44,7 +47,7 @@ pub fn inspect(engine: &Engine, wanted: &str, with_size: bool) -> Result<Value> 
         "HostsPath": file("hosts"),
         "LogPath": if record.log { file("log") } else { String::new() },
         "Name": format!("/{}", record.name),
-        "RestartCount": last.as_ref().map_or(0, |state| state.restart_count),
+        "RestartCount": restarts,
         "Driver": driver,
         "Platform": "linux",
         "MountLabel": "",
