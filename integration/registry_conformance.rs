@@ -7,12 +7,13 @@
 //! | | takes a manifest by tag and by digest | `registry_interop::own_pushes_and_pulls` |
 //! | | verifies the digest of what was asked by digest | `registry_bad_days::wrong_bytes` |
 //! | | Docker-Content-Digest, where given, agrees with the bytes | `registry_bad_days::answers_that_make_no_sense` |
-//! | | Content-Type agrees with the document's own mediaType | `registry_bad_days::answers_that_make_no_sense` |
+//! | | Content-Type agrees with the document's own mediaType, or says nothing | `registry_bad_days::answers_that_make_no_sense`, `registry_lies::media_types_of_manifests`, `registry_lies::media_types_in_manifests` |
 //! | | at least 4 MiB of manifest, and not without limit | `registry_conformance::a_manifest_of_four_mebibytes`, `registry_bad_days::floods` |
 //! | | an index leads to this platform's manifest, or to the one asked for | `registry_conformance::an_index_leads_to_a_platform` |
-//! | Pulling blobs | verifies digest and size before use | `registry_bad_days::wrong_bytes`, `registry_bad_days::descriptors_that_lie` |
+//! | Pulling blobs | verifies digest and size before use | `registry_bad_days::wrong_bytes`, `registry_bad_days::descriptors_that_lie`, `registry_lies::sizes_are_told_at_once` |
 //! | | follows redirects, and takes no credentials along | `registry_trust::redirects` |
-//! | | goes on by Range (RFC 9110), and does without where there is none | `registry_bad_days::cut_at_random_bytes`, `registry_bad_days::ranges_ignored_or_wrong` |
+//! | | goes on by Range (RFC 9110), and does without where there is none | `registry_bad_days::cut_at_random_bytes`, `registry_bad_days::ranges_ignored_or_wrong`, `registry_deaths::resumed_by_another_process` |
+//! | | a layer with `urls` is fetched from there, and not pushed | `pull::foreign_layers`, `push::foreign_layers_stay_where_they_are` |
 //! | | 404 is an absent object, told by its name | `registry_conformance::errors_are_told` |
 //! | Pushing | blobs first, then the manifest, then what points to it | `registry_conformance::the_order_of_a_push` |
 //! | Pushing blobs | asks by HEAD whether the blob is there | `registry_interop::only_what_is_missing_moves` |

@@ -133,7 +133,7 @@ fn resumes(s: &Sandbox, registry: &Hostile, reference: &str, layer: &Blob) {
 fn resumed_by_another_process(s: &Sandbox) {
     let registry = Hostile::start();
     for (name, packing) in PACKINGS {
-        let (reference, layer) = one_layer(&registry, name, packing, 4_000_000);
+        let (reference, layer) = one_layer(&registry, name, packing, 600_000);
         let (running, gate) = half_way(s, &registry, &reference, &layer);
         running.signal(Signal::KILL);
         drop(running);
@@ -147,7 +147,7 @@ fn resumed_by_another_process(s: &Sandbox) {
 fn interrupted_by_the_keyboard(s: &Sandbox) {
     let registry = Hostile::start();
     for (name, packing) in PACKINGS {
-        let (reference, layer) = one_layer(&registry, name, packing, 4_000_000);
+        let (reference, layer) = one_layer(&registry, name, packing, 600_000);
         // It ends though the registry sends nothing more.
         let (mut running, gate) = half_way(s, &registry, &reference, &layer);
         running.signal(Signal::INT);
@@ -188,7 +188,7 @@ fn two_processes_one_download(s: &Sandbox) {
 
 fn one_download(s: &Sandbox, name: &str, packing: Packing) {
     let registry = Hostile::start();
-    let (reference, layer) = one_layer(&registry, name, packing, 4_000_000);
+    let (reference, layer) = one_layer(&registry, name, packing, 600_000);
     let (mut first, gate) = half_way(s, &registry, &reference, &layer);
     let asked = || registry.count(|r| r.path.contains("/manifests/"));
     let before = asked();
@@ -209,7 +209,7 @@ fn the_downloader_dies_and_another_goes_on(s: &Sandbox) {
 
 fn one_goes_on(s: &Sandbox, name: &str, packing: Packing) {
     let registry = Hostile::start();
-    let (reference, layer) = one_layer(&registry, name, packing, 4_000_000);
+    let (reference, layer) = one_layer(&registry, name, packing, 600_000);
     let (first, gate) = half_way(s, &registry, &reference, &layer);
     let asked = || registry.count(|r| r.path.contains("/manifests/"));
     let before = asked();

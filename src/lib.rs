@@ -30,7 +30,7 @@
 //! | `layers/CHAIN.dirs/` | `store::layer` | directories that a layer only implies, with what the layers beneath say of them |
 //! | `images/` | `store::image` | one small file a name: reference -> manifest digest, and what a listing shows of it |
 //! | `shipped/HEX` | `store::shipped` | a layer as it was pulled and pushed, and where that lies: a hint |
-//! | `manifests/` | `image::manifest_list` | one small file a manifest list: an index in the making |
+//! | `manifests/` | `image::manifest_list` | one small file a manifest list: an index in the making; what it names is not freed |
 //! | `containers/ID/` | `store::container` | an OCI bundle: config.json, the record, upper, log, exit code |
 //! | `names/NAME` | `store::container` | symlink to the id: symlink(2) is the claim |
 //! | `ephemeral/ID` | `store::container` | marks a container that is to go when it ends |

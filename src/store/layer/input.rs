@@ -37,12 +37,22 @@ pub(super) fn with_input<T>(
     source: impl Read + Send,
     work: impl FnOnce(&mut Input) -> Result<T>,
 ) -> Result<(T, Digest, u64)> {
+    with_pieces(source, CHUNK, work)
+}
+
+/// [`with_input`], where `work` gets what is there as soon as it is a `piece`: for a stream that may end at any time, and
+/// what came is to be of use.
+pub(super) fn with_pieces<T>(
+    source: impl Read + Send,
+    piece: usize,
+    work: impl FnOnce(&mut Input) -> Result<T>,
+) -> Result<(T, Digest, u64)> {
     let (to_work, full) = sync_channel(CHUNKS_AHEAD);
     let (empty, from_work) = channel();
     let mut input = Input { buffer: Vec::new(), start: 0, end: 0, full, empty };
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new()
-            .spawn_scoped(scope, move || read_ahead(source, &to_work, &from_work))
+            .spawn_scoped(scope, move || read_ahead(source, piece.min(CHUNK), &to_work, &from_work))
             .context("cannot start a thread")?;
         let worked = work(&mut input).and_then(|done| input.drain(|_| Ok(())).map(|()| done));
         // Ends the reader where the work ended early: its next chunk finds nobody.
@@ -54,6 +64,7 @@ pub(super) fn with_input<T>(
 
 fn read_ahead(
     mut source: impl Read,
+    piece: usize,
     full: &SyncSender<io::Result<Chunk>>,
     empty: &Receiver<Vec<u8>>,
 ) -> (Digest, u64) {
@@ -61,30 +72,33 @@ fn read_ahead(
     let mut size = 0;
     loop {
         let mut buffer = empty.try_recv().unwrap_or_else(|_| vec![0; HEADROOM + CHUNK]);
-        let chunk = read_fully(&mut source, &mut buffer[HEADROOM..]).map(|n| {
-            hasher.update(&buffer[HEADROOM..HEADROOM + n]);
-            size += n as u64;
-            Chunk { end: HEADROOM + n, buffer }
-        });
-        let is_last = !matches!(&chunk, Ok(chunk) if chunk.end == HEADROOM + CHUNK);
-        if full.send(chunk).is_err() || is_last {
+        let (n, end) = read_fully(&mut source, &mut buffer[HEADROOM..HEADROOM + piece]);
+        hasher.update(&buffer[HEADROOM..HEADROOM + n]);
+        size += n as u64;
+        let is_last = n < piece;
+        let is_sent = full.send(Ok(Chunk { end: HEADROOM + n, buffer })).is_ok();
+        if let Err(error) = end {
+            // After what came before it. Whoever has ended does not want to know.
+            let _ = full.send(Err(error));
+        }
+        if is_last || !is_sent {
             return (Digest::from_hash(hasher.finalize().as_slice()), size);
         }
     }
 }
 
-/// Fills `bytes` unless the source ends before.
-fn read_fully(source: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
+/// Fills `bytes` unless the source ends before; how much came, and whether that is the source's end or an error.
+fn read_fully(source: &mut impl Read, bytes: &mut [u8]) -> (usize, io::Result<()>) {
     let mut n = 0;
     while n < bytes.len() {
         match source.read(&mut bytes[n..]) {
             Ok(0) => break,
             Ok(more) => n += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return (n, Err(error)),
         }
     }
-    Ok(n)
+    (n, Ok(()))
 }
 
 impl Input {
@@ -172,6 +186,28 @@ mod tests {
             .unwrap();
             assert!(seen == bytes, "step {step}");
             assert_eq!((digest, size), (Digest::of(&bytes), bytes.len() as u64));
+        }
+    }
+
+    #[test]
+    fn what_came_before_an_error_is_seen() {
+        struct Gone;
+        impl Read for Gone {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("gone"))
+            }
+        }
+        for n in [0, 10, CHUNK, CHUNK + 10] {
+            let mut seen = 0;
+            let bytes = vec![7; n];
+            let ended = with_pieces(bytes.as_slice().chain(Gone), 1000, |input| {
+                input.drain(|bytes| {
+                    seen += bytes.len();
+                    Ok(())
+                })
+            });
+            assert!(crate::error::chain(&ended.unwrap_err()).contains("gone"));
+            assert_eq!(seen, n);
         }
     }
 

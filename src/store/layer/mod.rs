@@ -66,6 +66,8 @@ pub fn windows(store: &Store) -> Windows {
 
 /// What a layer is called inside its draft.
 const DRAFT: &str = "layer";
+/// As much is lost of a layer that is unpacked beside its partial when we are killed, and as much again of small files.
+const BESIDE_PIECE: usize = 64 * 1024;
 const COPY_BUFFER: usize = 256 * 1024;
 
 /// A layer in its place.
@@ -159,10 +161,15 @@ fn extract_into(
     made: Made,
 ) -> Result<Unpacked> {
     let dir = made.dir();
-    let ((), digest, size) = input::with_input(tar, |input| match &dir {
+    // What nobody goes on with is not written out before its time.
+    let (piece, write_out) = match made {
+        Made::Beside(_) => (BESIDE_PIECE, BESIDE_PIECE as u64),
+        _ => (usize::MAX, u64::MAX),
+    };
+    let ((), digest, size) = input::with_pieces(tar, piece, |input| match &dir {
         Some(dir) => {
             fs::create_dir(dir, 0o755)?;
-            unpack::unpack(input, dir, &store.ids).or_else(explain)
+            unpack::unpack(input, dir, &store.ids, write_out).or_else(explain)
         }
         None => Ok(()),
     })?;

@@ -6,7 +6,7 @@
 //! reads these bytes from here and the others from the registry, and unpacks all of them anew; only then is the remnant
 //! read twice, and the disk has it twice for as long as that takes.
 //!
-//! The split is written out now and then (`split::Writer`), so at most a mebibyte of small files is fetched again. What a
+//! The split is written out now and then (`split::Writer`), so hardly more than a hundred kilobytes are fetched again. What a
 //! remnant gives is worth as much as a partial: nothing until it was hashed, together with the rest.
 
 use std::fs::File;

@@ -24,8 +24,6 @@ const END: u8 = 2;
 const GATHER: usize = 64 * 1024;
 /// Longer than any record that is written: two gatherings, or the path of a file.
 const MAX_RECORD: u64 = 2 << 20;
-/// So many bytes of the archive may go by before what is known of them is on disk: what is lost if we are killed.
-const WRITE_OUT: u64 = 1 << 20;
 /// Headers are mostly zeros and repetition: higher levels gain little.
 const LEVEL: i32 = 1;
 
@@ -35,13 +33,15 @@ pub(super) struct Writer {
     raw: Vec<u8>,
     /// Bytes of the archive since all was written out.
     held: u64,
+    write_out: u64,
 }
 
 impl Writer {
-    pub(super) fn new(file: File) -> io::Result<Writer> {
+    /// So many bytes of the archive may go by before what is known of them is written out: what is lost if we are killed.
+    pub(super) fn new(file: File, write_out: u64) -> io::Result<Writer> {
         let mut out = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
         out.write_all(MAGIC)?;
-        Ok(Writer { out, raw: Vec::with_capacity(GATHER), held: 0 })
+        Ok(Writer { out, raw: Vec::with_capacity(GATHER), held: 0, write_out })
     }
 
     /// These bytes, as they are.
@@ -57,7 +57,7 @@ impl Writer {
 
     fn count(&mut self, n: u64) -> io::Result<()> {
         self.held = self.held.saturating_add(n);
-        if self.held >= WRITE_OUT {
+        if self.held >= self.write_out {
             self.held = 0;
             self.flush()?;
             self.out.flush()?;
@@ -205,7 +205,7 @@ mod tests {
     fn records_are_read_back() {
         let scratch = Scratch::new(Ids::Root);
         let path = scratch.dir.join("split");
-        let mut writer = Writer::new(fs::create_new(&path, 0o600).unwrap()).unwrap();
+        let mut writer = Writer::new(fs::create_new(&path, 0o600).unwrap(), u64::MAX).unwrap();
         writer.raw(b"a").unwrap();
         writer.raw(b"b").unwrap();
         writer.file(b"x/y", 7, 300).unwrap();

@@ -35,11 +35,11 @@ pub(super) fn limits() -> Limits {
     }
 }
 
-/// Unpacks a stream into `layer`, a directory of ours that is empty.
-pub(super) fn unpack(input: &mut Input, layer: &Path, ids: &Ids) -> Result<()> {
+/// Unpacks a stream into `layer`, a directory of ours that is empty. For `write_out` see [`split::Writer::new`].
+pub(super) fn unpack(input: &mut Input, layer: &Path, ids: &Ids, write_out: u64) -> Result<()> {
     let root = layer.join(layout::DIFF);
     fs::create_dir(&root, 0o755)?;
-    let mut split = split::Writer::new(fs::create_new(&layer.join(layout::SPLIT), 0o644)?)
+    let mut split = split::Writer::new(fs::create_new(&layer.join(layout::SPLIT), 0o644)?, write_out)
         .context("cannot write split")?;
     let mut tree = Tree::new(&root, layer, ids)?;
     let mut parser = Parser::new(limits());
