@@ -20,6 +20,8 @@ for_each_user!(
     the_same_changes_are_the_same_layer,
     what_was_deleted_stays_deleted,
     nothing_changed,
+    a_commit_pauses,
+    a_commit_that_is_killed_pauses_nothing,
     wrong_input,
     a_commit_that_is_killed_leaves_nothing,
     two_commits_at_once,
@@ -201,6 +203,44 @@ fn what_was_deleted_stays_deleted(s: &Sandbox) {
     let names: Vec<&str> =
         out.split_whitespace().filter(|n| !["hosts", "hostname", "resolv.conf"].contains(n)).collect();
     assert_eq!(names, ["only"]);
+}
+
+fn pauses(s: &Sandbox, since: &str) -> usize {
+    let until = s.dhow(["events", "--since", since, "--until", "0s", "--format", "{{.Action}}"]).ok();
+    until.lines().filter(|line| *line == "pause").count()
+}
+
+fn a_commit_pauses(s: &Sandbox) {
+    s.detached(["--name", "c"], ["sleep", "1000"]);
+    s.dhow(["exec", "c", "touch", "/x"]).ok();
+    s.dhow(["commit", "--pause=false", "c", "one"]).ok();
+    s.dhow(["commit", "--no-pause", "c", "one"]).ok();
+    assert_eq!(pauses(s, "1h"), 0);
+    s.dhow(["commit", "c", "two"]).ok();
+    assert_eq!(pauses(s, "1h"), 1);
+    assert_eq!(s.inspect("c", "{{.State.Status}}"), "running");
+    // What a person paused stays so.
+    s.dhow(["pause", "c"]).ok();
+    s.dhow(["commit", "c", "three"]).ok();
+    assert_eq!(s.inspect("c", "{{.State.Status}}"), "paused");
+    s.dhow(["unpause", "c"]).ok();
+}
+
+fn a_commit_that_is_killed_pauses_nothing(s: &Sandbox) {
+    s.detached(["--name", "c"], ["sleep", "1000"]);
+    s.dhow(["exec", "c", "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=40"]).ok();
+    for _ in 0..3 {
+        let mut commit = s.dhow(["commit", "c", "half"]).spawn_with(|_| ());
+        let mut is_over = false;
+        wait::until("the pause", || {
+            is_over = s.dhow(["image", "exists", "half"]).output().code == 0;
+            (is_over || s.inspect("c", "{{.State.Status}}") == "paused").then_some(())
+        });
+        commit.signal(Signal::KILL);
+        commit.code();
+        wait::until("it to go on", || (s.inspect("c", "{{.State.Status}}") == "running").then_some(()));
+        s.dhow(["rmi", "half"]).output();
+    }
 }
 
 fn nothing_changed(s: &Sandbox) {

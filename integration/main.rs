@@ -26,6 +26,7 @@
 //! | `log_drivers` | where logs go, and what of them is kept |
 //! | `health` | health checks |
 //! | `events` | the journal of what happened |
+//! | `top` | top, stats, port, rm, exists |
 //! | `commit` | diff, export, commit |
 //! | `cp` `cp_hostile` | files between containers and the host |
 //! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
@@ -144,4 +145,5 @@ mod setup;
 mod shell;
 mod static_binary;
 mod store_care;
+mod top;
 mod volumes;

@@ -40,6 +40,15 @@ pub(super) fn until_reader_leaves(result: Result<()>) -> Result<()> {
     }
 }
 
+/// The same for who goes on for ever: false once the reader went away.
+pub(super) fn try_out(text: &str) -> Result<bool> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true).context("cannot write to stdout"),
+    }
+}
+
 /// Everything else, to stderr.
 pub(super) fn err(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());

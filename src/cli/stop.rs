@@ -1,4 +1,4 @@
-//! stop, kill, rm and wait: what ends containers, and waiting for it.
+//! stop, kill and wait: what ends containers, and waiting for it.
 
 use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
@@ -7,7 +7,7 @@ use super::flags::{each, many, names, switch, value};
 use super::run_flags::one;
 use super::{Session, choose, out};
 use crate::engine::stop::StopOptions;
-use crate::engine::{remove, stop, wait};
+use crate::engine::{stop, wait};
 use crate::store::container::Status;
 
 pub(super) fn stop_args(command: Command) -> Command {
@@ -52,37 +52,6 @@ pub(super) fn kill_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     let engine = session.engine()?;
     each(&many(matches, "names"), |name| {
         stop::kill(&engine, name, signal)?;
-        out::out(&format!("{name}\n"))?;
-        Ok(())
-    })
-}
-
-pub(super) fn rm_args(command: Command) -> Command {
-    command
-        .arg(switch("force", Some('f'), "Kill it first if it runs; one that is not there is fine"))
-        .arg(switch("volumes", Some('v'), "Remove its anonymous volumes too"))
-        .arg(names(true, "CONTAINER"))
-}
-
-pub(super) fn rm_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let force = matches.get_flag("force");
-    let mut names = many(matches, "names");
-    if force {
-        // Before we are root of a name space of our own, from which those of the containers cannot be reached.
-        let engine = session.engine()?;
-        // Why one does not end is told when it cannot be removed; one that is not there now may come at any moment.
-        let at_once = StopOptions { timeout: Some(0), signal: None };
-        let is_absent = |name: &str| {
-            stop::stop(&engine, name, at_once).is_err_and(|error| crate::engine::is_not_found(&error))
-        };
-        names.retain(|name| !is_absent(name));
-    }
-    let engine = session.engine_as_root()?;
-    each(&names, |name| {
-        match remove::remove(&engine, name, matches.get_flag("volumes")) {
-            Err(error) if force && crate::engine::is_not_found(&error) => return Ok(()),
-            other => other?,
-        }
         out::out(&format!("{name}\n"))?;
         Ok(())
     })

@@ -13,6 +13,7 @@ use super::pause;
 use super::rename;
 use super::restart;
 use super::volume;
+use super::{port, rm, stats, top};
 
 macro_rules! verb {
     ($name:literal, $about:literal, $args:path, $run:path $(, $alias:literal)*) => {
@@ -40,7 +41,7 @@ const UNPAUSE: Verb = verb!(
 const RENAME: Verb =
     verb!("rename", "Give a container another name", rename::rename_args, rename::rename_verb);
 const KILL: Verb = verb!("kill", "Send a signal to containers", stop::kill_args, stop::kill_verb);
-const RM: Verb = verb!("rm", "Remove containers", stop::rm_args, stop::rm_verb);
+const RM: Verb = verb!("rm", "Remove containers", rm::rm_args, rm::rm_verb);
 const WAIT: Verb =
     verb!("wait", "Wait for containers to end and print their exit codes", stop::wait_args, stop::wait_verb);
 const DIFF: Verb =
@@ -49,6 +50,10 @@ const EXPORT: Verb =
     verb!("export", "Write all files of a container as a tar", commit::export_args, commit::export_verb);
 const COMMIT: Verb =
     verb!("commit", "Make an image of a container", commit::commit_args, commit::commit_verb);
+const TOP_VERB: Verb = verb!("top", "List the processes of a container", top::top_args, top::top_verb);
+const STATS: Verb = verb!("stats", "Show what containers use", stats::stats_args, stats::stats_verb);
+const PORT: Verb =
+    verb!("port", "Show what ports of a container are published", port::port_args, port::port_verb);
 const CP: Verb = verb!("cp", "Copy files between a container and the host", cp::cp_args, cp::cp_verb);
 const EXEC: Verb = verb!("exec", "Run a command in a container that runs", exec::exec_args, exec::exec_verb);
 const LOGS: Verb = verb!("logs", "Show what a container wrote", logs::logs_args, logs::logs_verb);
@@ -99,6 +104,9 @@ pub(super) static TOP: &[Verb] = &[
     DIFF,
     EXPORT,
     COMMIT,
+    TOP_VERB,
+    STATS,
+    PORT,
     verb!("ps", "List containers", ps::ps_args, ps::ps_verb),
     verb!(
         "inspect",
@@ -145,12 +153,21 @@ pub(super) static CONTAINER: &[Verb] = &[
     DIFF,
     EXPORT,
     COMMIT,
+    TOP_VERB,
+    STATS,
+    PORT,
     verb!("ls", "List containers", ps::ps_args, ps::ps_verb, "ps", "list"),
     verb!(
         "inspect",
         "Show everything about containers",
         inspect::container_inspect_args,
         inspect::container_inspect
+    ),
+    verb!(
+        "exists",
+        "Tell by the exit code whether there is such a container",
+        rm::exists_args,
+        rm::exists_verb
     ),
     verb!(
         "prune",

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use rustix::fs::OFlags;
 
 use super::Engine;
+use super::still;
 use super::trees::{self, Trees};
 use crate::error::ResultExt;
 use crate::image::commit::{self, Base, Made};
@@ -40,7 +41,8 @@ const COPY_BUFFER: usize = 256 * 1024;
 /// Makes an image of a container; returns the image's id.
 pub fn commit(engine: &mut Engine, wanted: &str, options: &CommitOptions) -> Result<Digest> {
     let about = || format!("cannot commit {wanted}");
-    let record = engine.find(wanted)?.record()?;
+    let dir = engine.find(wanted)?;
+    let record = dir.record()?;
     let asked: Options = serde_json::from_value(record.options.clone()).unwrap_or_default();
     let base = base(engine, &record.source).with_context(about)?;
     // Before anything is read or written, so that a wrong change costs nothing.
@@ -49,12 +51,18 @@ pub fn commit(engine: &mut Engine, wanted: &str, options: &CommitOptions) -> Res
     if let Some(reference) = &options.reference {
         image::names::check_can_be_given(reference)?;
     }
+    // While we are outside of its user name space, and without threads.
+    let still = match options.pause {
+        true => still::hold(engine, &dir).with_context(about)?,
+        false => None,
+    };
     let trees = trees::open(engine, wanted).with_context(about)?;
     let pins = Pins::new(&engine.store)?;
     for diff_id in base.iter().flat_map(|image| &image.diff_ids) {
         pins.hold(&engine.store, &diff_id.0)?;
     }
     let unpacked = unpack(engine, &trees).with_context(about)?;
+    drop(still);
     let made = Made {
         config,
         layer: unpacked,

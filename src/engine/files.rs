@@ -122,11 +122,14 @@ fn assemble(engine: &Engine, dir: &ContainerDir, record: &Record) -> Result<(Roo
     mount::attach(&tree, &Root::open_host(&merged)?).context("cannot mount the container's root")?;
     let root = Root::open_host(&merged)?;
     let spec = spec(dir)?;
-    for mount in spec.mounts().iter().flatten().filter(|m| is_bind(m)) {
-        let source = mount.source().clone().unwrap_or_default();
+    for mount in spec.mounts().iter().flatten().filter(|m| outlives_a_run(m)) {
         let words = mount.options().clone().unwrap_or_default();
         let options = Options { propagation: 0, ..mount::parse_options(&words) };
-        mount::place(&root, mount, Some(mount::clone_tree(&source, &options)?))?;
+        let bound = match is_bind(mount) {
+            true => Some(mount::clone_tree(&mount.source().clone().unwrap_or_default(), &options)?),
+            false => None,
+        };
+        mount::place(&root, mount, bound)?;
     }
     if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) {
         mount::read_only(&root, false)?;
@@ -134,11 +137,16 @@ fn assemble(engine: &Engine, dir: &ContainerDir, record: &Record) -> Result<(Roo
     Ok((root, driver))
 }
 
-/// What belongs to the host and is no device.
+/// What is not made anew by every start, and is no device.
+fn outlives_a_run(mount: &Mount) -> bool {
+    let of_a_run = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    !of_a_run.contains(&kind) && !mount.destination().starts_with("/dev")
+}
+
 fn is_bind(mount: &Mount) -> bool {
     let says_so = |words: &Vec<String>| words.iter().any(|word| word == "bind" || word == "rbind");
-    (mount.typ().as_deref() == Some("bind") || mount.options().as_ref().is_some_and(says_so))
-        && !mount.destination().starts_with("/dev")
+    mount.typ().as_deref() == Some("bind") || mount.options().as_ref().is_some_and(says_so)
 }
 
 fn make_private() -> Result<()> {

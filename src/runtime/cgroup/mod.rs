@@ -17,6 +17,7 @@ mod hierarchy;
 #[cfg(test)]
 mod tests;
 mod usable;
+mod usage;
 mod v1;
 mod v2;
 
@@ -37,6 +38,7 @@ pub use hierarchy::Place;
 pub use hierarchy::parse;
 pub use hierarchy::probe;
 pub use usable::usable;
+pub use usage::Usage;
 
 use crate::fs;
 use crate::oci::runtime::LinuxResources;
