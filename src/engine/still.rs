@@ -24,7 +24,8 @@ pub fn hold(engine: &Engine, dir: &ContainerDir) -> Result<Option<Still>> {
         return Ok(None);
     }
     let id = dir.id();
-    let (wait, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+    let (wait, end) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
     // First the one that ends the pause, so that none is ever without its end.
     match fork(0, None).context("cannot watch over the pause")? {
         Forked::Child => {
