@@ -38,6 +38,7 @@
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
 //! | `store_care` | `system check` |
+//! | `identity` | `--userns`, `own`, users without a name |
 //! | `volumes` | volumes, -v, --mount, --volumes-from |
 //! | `prune` | the prunes, `system df`, `system reset` |
 //! | `additional_store` | stores that are only read |
@@ -97,6 +98,7 @@ mod harness_works;
 mod health;
 mod hostile_archives;
 mod hostile_images;
+mod identity;
 mod image_copy;
 mod image_verbs;
 mod import;

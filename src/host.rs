@@ -27,6 +27,35 @@ pub enum Ids {
     Single,
 }
 
+/// The ids that the caller has in a container's inner user name space, where it is not root's. `None`: the caller has none
+/// there, so that nothing of theirs can be touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InnerIds {
+    /// User.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+}
+
+/// Which id of the name space around (whose map is given, as in /proc/PID/uid_map) is root in the inner one, where the
+/// caller is `own`: that very id, or the last there is if that is none. `None` if there is only the caller's.
+pub fn place_of_root(map: &str, own: Option<u32>) -> Option<u32> {
+    let ends = extents(map).map(|(start, count)| (start, start + count));
+    let last = ends.clone().map(|(_, end)| end - 1).max()?;
+    let is_mapped = |id: u64| ends.clone().any(|(start, end)| (start..end).contains(&id));
+    let place = own.map(u64::from).filter(|own| is_mapped(*own)).unwrap_or(last);
+    u32::try_from(place).ok().filter(|place| *place > 0 || own == Some(0))
+}
+
+/// First id inside and count, of each line of a map (user_namespaces(7)).
+pub fn extents(map: &str) -> impl Iterator<Item = (u64, u64)> + Clone {
+    let numbers = |line: &str| -> Option<(u64, u64)> {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.parse().ok()?, words.nth(1)?.parse().ok()?))
+    };
+    map.lines().filter_map(numbers).filter(|(_, count)| *count > 0)
+}
+
 /// A range of ids on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdRange {

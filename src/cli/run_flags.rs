@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags};
+use super::{health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags, user_flags};
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
 use crate::fs;
@@ -101,7 +101,7 @@ pub(super) fn flags(command: Command) -> Command {
         if *short == '\0' { arg } else { arg.short(*short) }
     };
     let common = log_flags::add(life_flags::add(registry_flags::add(command)));
-    job_flags::add_common(health_flags::add(common))
+    user_flags::add(job_flags::add_common(health_flags::add(common)))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
@@ -231,6 +231,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
         ..Options::default()
     };
     mount_flags::read(matches, &mut options)?;
+    user_flags::read(matches, &mut options)?;
     if let Some(signal) = &options.stop_signal {
         crate::engine::stop::parse_signal(signal)?;
     }

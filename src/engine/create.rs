@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
-use super::{Engine, devices, mounts, name, overlap, reap, zone};
+use super::{Engine, devices, identity, mounts, name, overlap, reap, zone};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
@@ -122,6 +122,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
     if wanted.log {
         Settings::of(&wanted.log_config)?.check_machine()?;
     }
+    let (inner, caller) = identity::plan(engine, &mut options)?;
     let planned_mounts = mounts::plan(engine, &mut options, config.as_ref())?;
     let zone = options.time_zone.as_deref().map(|z| zone::look_up(store, &wanted.from, z)).transpose()?;
     let (zone_name, zone_data) = zone.map_or((None, None), |z| (Some(z.name), z.data));
@@ -176,6 +177,8 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         log: wanted.log,
         config: super::config::of(config.as_ref(), &options, args),
         log_config: wanted.log_config,
+        inner,
+        caller,
         volumes: planned_mounts.volumes.clone(),
         mounted_layers: planned_mounts.layers.clone(),
         healthcheck,

@@ -17,7 +17,7 @@ use crate::runtime::rootfs::Root;
 use crate::spec::capabilities;
 use crate::store::journal::{self, Event};
 use crate::store::person::Person;
-use crate::supervisor::{self, apply_user, become_person};
+use crate::supervisor::{self, apply_user, become_person, keep_groups};
 
 /// What to run and how.
 #[derive(Debug, Clone, Default)]
@@ -90,7 +90,13 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         let user = options.user.clone().unwrap_or_else(|| record.user.clone());
         apply_user(&mut process, &user, &[], has_home, &root)?;
     }
-    let is_inner = person.is_some_and(|p| p.is_inner);
+    let is_single = engine.current_ids()? == Ids::Single;
+    // With one id another user is one by emulation, which is for those outside.
+    let is_other = is_single && options.user.is_some();
+    let is_inner = person.map_or(state.is_inner && !is_other, |p| p.is_inner);
+    if is_inner && is_single {
+        keep_groups(&mut process);
+    }
     let linux = spec.linux().clone().unwrap_or_default();
     let namespaces = linux.namespaces().clone().unwrap_or_default();
     let request = Request {
@@ -99,7 +105,7 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         seccomp: linux.seccomp().clone().filter(|_| !options.privileged && state.chroot.is_none()),
         cgroup: state.cgroup.clone().and_then(|c| serde_json::from_value(c).ok()),
         terminal: options.terminal.then(terminal_size),
-        emulate: !is_inner && engine.current_ids()? == Ids::Single,
+        emulate: !is_inner && is_single,
         chroot: state.chroot.clone(),
         is_inner,
         limit: None,

@@ -17,6 +17,7 @@ use crate::runtime::mount::{self, Options};
 use crate::runtime::rootfs::Root;
 use crate::store::container::{self, ContainerDir, Record, State, Status};
 use crate::store::rootfs;
+use crate::supervisor::moves_of;
 use crate::sys::lock::{self, Kind};
 use crate::sys::process;
 use crate::userns;
@@ -106,7 +107,8 @@ fn assemble(engine: &Engine, dir: &ContainerDir, record: &Record) -> Result<(Roo
     // What is written now is there when it starts, also where the changes of a container that is thrown away would be
     // in memory.
     let lasting = Record { auto_remove: false, ..record.clone() };
-    let (root, driver) = rootfs::prepare(&engine.store, dir, &lasting)?;
+    let (root, driver) =
+        rootfs::prepare(&engine.store, dir, &lasting, moves_of(&engine.store, dir, record)?)?;
     let tree = match root {
         rootfs::Root::Mount(tree) => tree,
         rootfs::Root::Dir(path) => match clone_dir(&path) {

@@ -16,6 +16,7 @@ pub mod export;
 pub mod files;
 pub mod guest;
 pub mod health;
+mod identity;
 pub mod inspect;
 mod inspect_config;
 mod inspect_host;

@@ -23,7 +23,8 @@ use crate::store::container::{ContainerDir, Record, Source, VolumeUse};
 use crate::store::journal::{Event, Kind, note_all};
 use crate::store::view::View;
 use crate::store::volume::{self, Volume, copy_up};
-use crate::store::{Store, image, layer, view};
+use crate::store::{Store, image, layer, mapped, view};
+use crate::supervisor::moves_of;
 
 /// What there is to know about the mounts of a container that is planned.
 #[derive(Debug, Default)]
@@ -191,7 +192,7 @@ pub fn fill_volumes(store: &Store, dir: &ContainerDir, record: &Record, options:
         let about = || format!("cannot copy {} of the image to the volume {name}", target.display());
         let (_, root) = match &mut image {
             Some(image) => image,
-            None => image.insert(open_image(store, record).with_context(about)?),
+            None => image.insert(open_image(store, dir, record).with_context(about)?),
         };
         if let Some(source) = directory_in(root, target).with_context(about)? {
             let path = PathBuf::from(format!("/proc/self/fd/{}/.", source.as_raw_fd()));
@@ -216,9 +217,12 @@ pub fn fill_if_unfilled(store: &Store, dir: &ContainerDir, record: &Record) -> R
     fill_volumes(store, dir, record, &options)
 }
 
-fn open_image(store: &Store, record: &Record) -> Result<(View, Root)> {
+fn open_image(store: &Store, dir: &ContainerDir, record: &Record) -> Result<(View, Root)> {
     let lower = match &record.source {
-        Source::Image { diff_ids, .. } => layer::lower_dirs(store, diff_ids)?,
+        Source::Image { diff_ids, .. } => match moves_of(store, dir, record)? {
+            Some(moves) => vec![mapped::tree(store, diff_ids, moves)?],
+            None => layer::lower_dirs(store, diff_ids)?,
+        },
         Source::Dir { path, .. } => vec![path.clone()],
     };
     let view = view::open(store, &lower)?;

@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 
-use super::inner::{self, InnerIds};
+use super::inner;
 use super::process::reap;
 use super::sync::{self, Message, Socket};
 use super::{Bundle, CreateOptions, Isolation, Stdio, init};
 use crate::error::ResultExt;
+use crate::host::InnerIds;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::sys::process::{self, Forked};
 

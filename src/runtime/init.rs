@@ -11,7 +11,9 @@ use rustix::io::Errno;
 use super::process::{self, Program};
 use super::rootfs::Root;
 use super::sync::{Message, Socket};
-use super::{Bundle, CreateOptions, Isolation, Rootfs, Stdio, cgroup, dev, mask, mount, seccomp, terminal};
+use super::{
+    Bundle, CreateOptions, Isolation, Rootfs, Stdio, cgroup, dev, idmap, mask, mount, seccomp, terminal,
+};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::oci::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
@@ -167,7 +169,11 @@ fn clone_binds(mounts: &[Mount]) -> Result<Vec<Option<mount::Detached>>> {
         let options = mount::parse_options(m.options().as_deref().unwrap_or_default());
         let is_bind = options.bind || m.typ().as_deref() == Some("bind");
         match m.source() {
-            Some(source) if is_bind => mount::clone_tree(source, &options).map(Some),
+            Some(source) if is_bind => {
+                let tree = mount::clone_tree(source, &options)?;
+                idmap::map_owners(&tree, m, source)?;
+                Ok(Some(tree))
+            }
             _ => Ok(None),
         }
     };

@@ -13,11 +13,8 @@ use anyhow::{Context, Result};
 
 use super::sync::{Message, Socket};
 use crate::fs;
-use crate::host;
+use crate::host::{self, InnerIds, extents, place_of_root};
 use crate::sys::process;
-
-/// The ids that the caller has inside: user, group.
-pub type InnerIds = (u32, u32);
 
 /// In the process that is to live there: makes the name space, and waits until its ids are mapped.
 pub(super) fn make(socket: &Socket) -> Result<()> {
@@ -32,43 +29,35 @@ pub(super) fn join(init: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// On the other side of the ladder, root of the name space around: maps the ids of the process behind `pidfd`.
-pub(super) fn map(pidfd: impl AsFd, (uid, gid): InnerIds) -> Result<()> {
+pub(super) fn map(pidfd: impl AsFd, ids: InnerIds) -> Result<()> {
     let about = "cannot map ids in the inner user name space";
     let pid = host::visible_pid_of(pidfd.as_fd())?.context("it ended").context(about)?;
-    for (file, own) in [("uid_map", uid), ("gid_map", gid)] {
+    for (file, own) in [("uid_map", ids.uid), ("gid_map", ids.gid)] {
         let outer = fs::read_to_string(&PathBuf::from("/proc/self").join(file))?;
-        let text = inner_map(&extents(&outer), own);
+        let text = inner_map(&outer, own);
         fs::write(&PathBuf::from(format!("/proc/{pid}/{file}")), text.as_bytes()).context(about)?;
     }
     Ok(())
 }
 
-/// First id inside and count, of each line of a map (user_namespaces(7)).
-fn extents(map: &str) -> Vec<(u64, u64)> {
-    let numbers = |line: &str| -> Option<(u64, u64)> {
-        let mut words = line.split_whitespace();
-        Some((words.next()?.parse().ok()?, words.nth(1)?.parse().ok()?))
-    };
-    map.lines().filter_map(numbers).collect()
-}
-
 /// 0 and `own` change places, everything else that is mapped outside is mapped onto itself. A line may not reach over
 /// the end of a line of the outer map.
-fn inner_map(outer: &[(u64, u64)], own: u32) -> String {
-    let own = u64::from(own);
-    let is_mapped = |id: u64| outer.iter().any(|(start, count)| (*start..start + count).contains(&id));
-    let mut lines = vec![format!("{own} 0 1")];
-    if own != 0 && is_mapped(own) {
-        lines.push(format!("0 {own} 1"));
+fn inner_map(outer: &str, own: Option<u32>) -> String {
+    let root = place_of_root(outer, own);
+    let mut lines: Vec<String> = own.map(|own| format!("{own} 0 1")).into_iter().collect();
+    if let Some(root) = root.filter(|_| own != Some(0)) {
+        lines.push(format!("0 {root} 1"));
     }
-    for (start, count) in outer {
-        let (start, end) = (*start, start + count);
-        let mut from = start.max(1);
-        for to in [own.clamp(from, end), end] {
+    // Neither what is taken inside nor what is taken outside is there to be mapped again.
+    let mut holes: Vec<u64> = [own, root].into_iter().flatten().map(u64::from).collect();
+    holes.sort_unstable();
+    for (start, count) in extents(outer) {
+        let (mut from, end) = (start.max(1), start + count);
+        for to in holes.iter().copied().chain([end]).filter(|hole| *hole <= end) {
             if to > from {
                 lines.push(format!("{from} {from} {}", to - from));
             }
-            from = from.max(to + u64::from(to == own));
+            from = from.max(if to == end { end } else { to + 1 });
         }
     }
     lines.join("\n") + "\n"
@@ -80,14 +69,22 @@ mod tests {
 
     #[test]
     fn zero_and_the_caller_change_places() {
-        let check = |outer: &str, own: u32, want: &[&str]| {
-            assert_eq!(inner_map(&extents(outer), own), want.join("\n") + "\n", "{outer} {own}");
+        let check = |outer: &str, own: Option<u32>, want: &[&str]| {
+            assert_eq!(inner_map(outer, own), want.join("\n") + "\n", "{outer} {own:?}");
         };
-        check("         0       1000          1\n", 1000, &["1000 0 1"]);
-        check("0 1000 1\n1 100000 65536\n", 1000, &["1000 0 1", "0 1000 1", "1 1 999", "1001 1001 64536"]);
-        check("0 7 1\n1 100 5\n6 300 5\n", 8, &["8 0 1", "0 8 1", "1 1 5", "6 6 2", "9 9 2"]);
-        check("0 7 1\n1 100 5\n", 1, &["1 0 1", "0 1 1", "2 2 4"]);
-        check("0 7 1\n1 100 5\n", 5, &["5 0 1", "0 5 1", "1 1 4"]);
-        check("0 7 1\n1 100 5\n", 6, &["6 0 1", "1 1 5"]);
+        check("         0       1000          1\n", Some(1000), &["1000 0 1"]);
+        check(
+            "0 1000 1\n1 100000 65536\n",
+            Some(1000),
+            &["1000 0 1", "0 1000 1", "1 1 999", "1001 1001 64536"],
+        );
+        check("0 7 1\n1 100 5\n6 300 5\n", Some(8), &["8 0 1", "0 8 1", "1 1 5", "6 6 2", "9 9 2"]);
+        check("0 7 1\n1 100 5\n", Some(1), &["1 0 1", "0 1 1", "2 2 4"]);
+        check("0 7 1\n1 100 5\n", Some(5), &["5 0 1", "0 5 1", "1 1 4"]);
+        // The caller's id is none of the ids around: root gets the last of them.
+        check("0 7 1\n1 100 5\n", Some(6), &["6 0 1", "0 5 1", "1 1 4"]);
+        check("0 7 1\n1 100 5\n", Some(0), &["0 0 1", "1 1 5"]);
+        // The caller is nobody there.
+        check("0 7 1\n1 100 5\n", None, &["0 5 1", "1 1 4"]);
     }
 }

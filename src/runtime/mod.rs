@@ -11,6 +11,7 @@ pub mod create;
 mod dev;
 pub mod emulate;
 pub mod exec;
+mod idmap;
 mod init;
 pub mod inner;
 mod mask;
@@ -91,5 +92,5 @@ pub struct CreateOptions {
     /// How far it is kept apart.
     pub isolation: Isolation,
     /// Its program lives in an inner user name space, with these ids.
-    pub inner: Option<inner::InnerIds>,
+    pub inner: Option<crate::host::InnerIds>,
 }

@@ -37,6 +37,10 @@ pub struct Options {
     pub mounts: Vec<Mount>,
     /// Containers whose mounts it gets: `NAME[:ro]`.
     pub volumes_from: Vec<String>,
+    /// Who the caller is inside.
+    pub userns: Userns,
+    /// A user that the image does not know gets no entry in /etc/passwd.
+    pub no_passwd: bool,
     /// What becomes of the image's volumes.
     pub image_volumes: ImageVolumes,
     /// Capabilities to add, without CAP_; `ALL` too.
@@ -111,6 +115,23 @@ pub struct Limits {
     pub cpuset_mems: Option<String>,
     /// Processes; -1 for no limit.
     pub pids: Option<i64>,
+}
+
+/// Who a caller who is not root is inside.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub enum Userns {
+    /// Root.
+    #[default]
+    Host,
+    /// Themselves, or with these ids.
+    KeepId {
+        /// User.
+        uid: Option<u32>,
+        /// Group.
+        gid: Option<u32>,
+    },
+    /// Nobody.
+    NoMap,
 }
 
 /// What becomes of an image's volumes on which nothing is mounted.

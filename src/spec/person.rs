@@ -1,5 +1,15 @@
 //! The lines of /etc/passwd and /etc/group that make a person known in a container. Pure.
 
+/// Whether a text can be a field of /etc/passwd that is a path.
+pub fn is_field(text: &str) -> bool {
+    text.starts_with('/') && !text.contains(|c: char| c == ':' || c.is_control())
+}
+
+/// Whether a text can be a name in /etc/passwd.
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c == ':' || c == '/' || c.is_control() || c.is_whitespace())
+}
+
 /// The text of /etc/passwd in which `name` has the id `uid`, and the id that name; `None` where it is so already.
 ///
 /// `line` is the whole entry, to be used where there is none. It goes before others of the same id, because whoever looks an

@@ -15,6 +15,8 @@ pub struct Resolved {
     pub groups: Vec<u32>,
     /// Home directory.
     pub home: String,
+    /// Whether /etc/passwd has the user.
+    pub is_known: bool,
 }
 
 struct Entry<'a> {
@@ -55,9 +57,10 @@ pub fn resolve(text: &str, extra: &[String], passwd: &str, group: &str) -> Resul
     }
     let mut seen = std::collections::BTreeSet::new();
     groups.retain(|g| seen.insert(*g));
+    let is_known = entry.is_some();
     let home = entry.map_or("", |e| e.home);
     let home = if home.is_empty() { "/" } else { home }.to_owned();
-    Ok(Resolved { uid, gid, groups, home })
+    Ok(Resolved { uid, gid, groups, home, is_known })
 }
 
 fn find_user<'a>(passwd: &'a str, wanted: &str) -> Option<Entry<'a>> {

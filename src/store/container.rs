@@ -36,6 +36,7 @@ pub use super::restart::Restart;
 pub use super::status::{Exit, ProcessId, State, Status, open_process, start_time};
 use crate::error::{NotFound, ResultExt};
 use crate::fs;
+use crate::host::InnerIds;
 use crate::oci::DiffId;
 use crate::sys::lock::{self, Kind};
 
@@ -90,6 +91,12 @@ pub struct Record {
     /// Where it goes and how.
     #[serde(default)]
     pub log_config: LogConfig,
+    /// The caller is themselves in it, or nobody, and not root: an inner user name space with these ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<InnerIds>,
+    /// Whom it was made for, as far as something in it is to be theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
     /// The volumes that it uses: what keeps them from being removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeUse>,
@@ -101,6 +108,17 @@ pub struct Record {
     pub healthcheck: Option<Healthcheck>,
     /// The options as the engine understands them, for inspect.
     pub options: serde_json::Value,
+}
+
+/// The person who made a container.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Caller {
+    /// User id on this machine.
+    pub uid: u32,
+    /// Group id on this machine.
+    pub gid: u32,
+    /// Name.
+    pub name: String,
 }
 
 /// A volume that a container uses.

@@ -30,6 +30,7 @@ use super::image::listed::Listed;
 use super::image::names;
 use super::image::summary::Summary;
 use super::layer;
+use super::mapped;
 use super::partial;
 use super::pin;
 use super::shipped;
@@ -94,6 +95,8 @@ fn sweep_with(store: &Store, in_use: &[DiffId], is_counted: bool) -> Result<Free
     }
     freed.layers = layer::list(store)?.into_iter().filter(|d| !needs.digests.contains(&d.0)).collect();
     let removed = layer::take_away(store, &freed.layers)?;
+    // Taken apart when it is dropped, at the end.
+    let _mapped = mapped::take_away(store, &needs.digests)?;
     shipped::forget(store, |diff_id| needs.digests.contains(&diff_id.0))?;
     // What goes is nowhere any more: nobody needs to wait until it is taken apart.
     drop(exclusive);

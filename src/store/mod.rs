@@ -17,6 +17,7 @@ pub mod image;
 pub mod journal;
 pub mod layer;
 pub mod log_config;
+pub mod mapped;
 mod name;
 mod old_overlay;
 pub mod partial;
@@ -44,6 +45,7 @@ pub const ENTRIES: &[&str] = &[
     "containers",
     "names",
     "names.lock",
+    "mapped",
     "volumes",
     "volumes.lock",
     "turns.lock",

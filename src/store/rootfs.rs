@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::container::{ContainerDir, Record, Source};
+use super::mapped::{self, Moves};
 use super::old_overlay::Upper;
 use super::{Store, layer, old_overlay, piecewise};
 use crate::error::ResultExt;
@@ -28,8 +29,13 @@ pub enum Root {
     Dir(PathBuf),
 }
 
-/// Makes the root file system of a container; the second part names the rung (`overlay`, `overlay-memory`, `copy`, `dir`).
-pub fn prepare(store: &Store, dir: &ContainerDir, record: &Record) -> Result<(Root, &'static str)> {
+/// Makes the root file system of a container, with other owners where `moves` says so; the second part names the rung (`overlay`, `overlay-memory`, `copy`, `dir`).
+pub fn prepare(
+    store: &Store,
+    dir: &ContainerDir,
+    record: &Record,
+    moves: Option<Moves>,
+) -> Result<(Root, &'static str)> {
     let copied = dir.file("rootfs");
     if fs::metadata(&copied)?.is_some() {
         return Ok((Root::Dir(copied), "copy"));
@@ -37,7 +43,13 @@ pub fn prepare(store: &Store, dir: &ContainerDir, record: &Record) -> Result<(Ro
     let (lower, may_lose) = match &record.source {
         Source::Dir { path, throw_away: false } => return Ok((Root::Dir(path.clone()), "dir")),
         Source::Dir { path, throw_away: true } => (vec![path.clone()], true),
-        Source::Image { diff_ids, .. } => (layer::lower_dirs(store, diff_ids)?, record.auto_remove),
+        Source::Image { diff_ids, .. } => {
+            let lower = match moves {
+                Some(moves) => vec![mapped::tree(store, diff_ids, moves)?],
+                None => layer::lower_dirs(store, diff_ids)?,
+            };
+            (lower, record.auto_remove)
+        }
     };
     forget_volatile(dir)?;
     take_root_attributes(&lower, dir)?;

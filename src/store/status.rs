@@ -31,6 +31,9 @@ pub struct State {
     /// The root, where the container is a chroot and nothing else.
     #[serde(default)]
     pub chroot: Option<PathBuf>,
+    /// Its programs are in an inner user name space.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_inner: bool,
     /// The cgroup, as `runtime::cgroup` wrote it down.
     pub cgroup: Option<serde_json::Value>,
     /// All its processes are stopped.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{apply_user, become_person, hand_over_listener};
+use super::{apply_user, become_person, hand_over_listener, keep_groups};
 use crate::fs;
 use crate::host::{self, Ids};
 use crate::oci::runtime::Spec;
@@ -183,10 +183,14 @@ fn request(order: &Order) -> Result<Request> {
         Some(path) => Root::open_host(path)?,
         None => Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid)))?,
     };
-    let is_inner = record.person.as_ref().is_some_and(|person| person.is_inner);
+    let is_inner = record.person.as_ref().map_or(state.is_inner, |person| person.is_inner);
+    let is_single = host::current_ids()? == Ids::Single;
     match &record.person {
         Some(person) => become_person(&mut process, person, &root),
-        None => apply_user(&mut process, &record.user, &[], record.has_home, &root)?,
+        None => drop(apply_user(&mut process, &record.user, &[], record.has_home, &root)?),
+    }
+    if is_inner && is_single {
+        keep_groups(&mut process);
     }
     let linux = spec.linux().clone().unwrap_or_default();
     let namespaces = linux.namespaces().clone().unwrap_or_default();
@@ -196,7 +200,7 @@ fn request(order: &Order) -> Result<Request> {
         seccomp: linux.seccomp().clone().filter(|_| state.chroot.is_none()),
         cgroup: state.cgroup.and_then(|cgroup| serde_json::from_value(cgroup).ok()),
         terminal: None,
-        emulate: !is_inner && host::current_ids()? == Ids::Single,
+        emulate: !is_inner && is_single,
         chroot: state.chroot,
         is_inner,
         limit: Some(order.limit),

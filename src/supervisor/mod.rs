@@ -31,7 +31,9 @@ pub mod check;
 mod emulation;
 mod guests;
 mod health;
+mod identity;
 pub mod log;
+mod own;
 mod pause;
 mod person;
 mod relay;
@@ -52,8 +54,8 @@ use serde::{Deserialize, Serialize};
 
 pub use emulation::hand_over as hand_over_listener;
 pub use guests::{ERR, OUT, TYPED};
+pub use identity::{apply_user, keep_groups, moves_of};
 pub use person::{become_person, runtime_dir};
-pub use start::apply_user;
 pub use visit::{Answer, ask, ask_now, connect};
 
 use crate::error::ResultExt;

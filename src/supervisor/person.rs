@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::Mode;
 
-use super::start::{drop_capabilities, read_inside};
+use super::identity::{drop_capabilities, read_inside};
 use crate::fs;
 use crate::oci::runtime::Process;
 use crate::runtime::rootfs::Root;

@@ -1,7 +1,7 @@
 //! From the container's directory to a running program: root, user, cgroup, streams, init. Each step named, in order.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -10,16 +10,14 @@ use rustix::fs::{Mode, OFlags};
 
 use super::Begin;
 use super::emulation::Emulation;
+use super::identity;
 use super::log::{Stream, Writer};
-use super::person;
 use super::relay::{Input, Relay, set_nonblocking};
 use crate::fs;
-use crate::host::{self, Ids};
+use crate::host::{self, Ids, InnerIds};
 use crate::oci::runtime::{Mount, Spec};
 use crate::runtime::cgroup::{self, Cgroup};
-use crate::runtime::rootfs::Root;
 use crate::runtime::{Bundle, CreateOptions, Init, Isolation, Rootfs, Stdio, create, sealed};
-use crate::spec::user;
 use crate::store::Store;
 use crate::store::container::{ContainerDir, ProcessId, Record, State, start_time};
 use crate::store::rootfs;
@@ -79,11 +77,12 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     let text = fs::read_to_string(&dir.file("config.json"))?;
     let mut spec: Spec = serde_json::from_str(&text)
         .with_context(|| format!("cannot read {}", dir.file("config.json").display()))?;
-    let root = rootfs::prepare(store, dir, record)?;
-    resolve_user(&mut spec, record, &root.0, warn)?;
+    let ids = identity::inner_ids(store, &spec, record)?;
+    let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
+    identity::resolve_user(&mut spec, store, record, (&root.0, ids), warn)?;
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
-    let started = run(starting, &spec, root, cgroup.as_ref());
+    let started = run(starting, &spec, (root, ids), cgroup.as_ref());
     let (init, streams, emulation) = match started {
         Ok(parts) => parts,
         Err(error) => {
@@ -110,13 +109,12 @@ type Parts = (Init, Streams, Option<Emulation>);
 fn run(
     starting: Starting<'_>,
     spec: &Spec,
-    (root, driver): (rootfs::Root, &str),
+    ((root, driver), inner): ((rootfs::Root, &str), Option<InnerIds>),
     cgroup: Option<&Cgroup>,
 ) -> Result<Parts> {
     let Starting { store, dir, record, begin, data, restarts } = starting;
     let (stdio, mut streams) = make_stdio(dir, record, begin, spec)?;
     let emulate = store.ids == Ids::Single;
-    let inner = record.person.as_ref().filter(|p| p.is_inner).map(|p| (p.uid, p.gid));
     let v2 = cgroup.map(Cgroup::v2_dir).transpose()?.flatten();
     let cgroup_doors = match (cgroup, &v2) {
         (Some(cgroup), None) => cgroup.doors()?,
@@ -150,7 +148,8 @@ fn run(
         streams.relays.extend(terminal_relays(master, data)?);
     }
     // Before the program runs: if this cannot be written, nothing has happened yet.
-    write_state(dir, &init, (driver, chroot), cgroup, restarts)?;
+    let is_inner = inner.is_some() && record.person.is_none();
+    write_state(dir, &init, (driver, chroot, is_inner), cgroup, restarts)?;
     init.start(|socket| serve_until_exec(socket, emulation.as_mut()))?;
     Ok((init, streams, emulation))
 }
@@ -177,7 +176,7 @@ fn serve_until_exec(socket: BorrowedFd<'_>, emulation: Option<&mut Emulation>) -
 fn write_state(
     dir: &ContainerDir,
     init: &Init,
-    (driver, chroot): (&str, Option<PathBuf>),
+    (driver, chroot, is_inner): (&str, Option<PathBuf>, bool),
     cgroup: Option<&Cgroup>,
     restart_count: u32,
 ) -> Result<()> {
@@ -191,80 +190,13 @@ fn write_state(
         started_at: Timestamp::now(),
         driver: driver.to_owned(),
         chroot,
+        is_inner,
         cgroup: cgroup.map(serde_json::to_value).transpose().context("cannot note the cgroup")?,
         paused: false,
         restart_count,
         restarting: None,
     };
     dir.write_state(&state)
-}
-
-/// Looks the user up in the container's own files, beneath its root.
-fn resolve_user(
-    spec: &mut Spec,
-    record: &Record,
-    root: &rootfs::Root,
-    warn: &mut dyn FnMut(String),
-) -> Result<()> {
-    let root = match root {
-        rootfs::Root::Mount(tree) => Root::from(tree.try_clone().context("cannot use the root")?),
-        rootfs::Root::Dir(path) => Root::open_host(path)?,
-    };
-    super::zone::link(&root, record);
-    let process = spec.process_mut().as_mut().context("config.json has no process")?;
-    if let Some(known) = &record.person {
-        person::introduce(known, &root, warn);
-        person::become_person(process, known, &root);
-        return Ok(());
-    }
-    let options = &record.options;
-    let extra: Vec<String> =
-        options.get("group_add").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
-    apply_user(process, &record.user, &extra, record.has_home, &root)
-}
-
-/// Sets ids, groups and HOME of a process for the user `text`.
-pub fn apply_user(
-    process: &mut crate::oci::runtime::Process,
-    text: &str,
-    extra: &[String],
-    has_home: bool,
-    root: &Root,
-) -> Result<()> {
-    let passwd = read_inside(root, "/etc/passwd");
-    let group = read_inside(root, "/etc/group");
-    let resolved = user::resolve(text, extra, &passwd, &group)?;
-    let target = process.user_mut();
-    target.set_uid(resolved.uid);
-    target.set_gid(resolved.gid);
-    target.set_additional_gids(Some(resolved.groups));
-    if !has_home && let Some(env) = process.env_mut() {
-        env.push(format!("HOME={}", resolved.home));
-    }
-    if resolved.uid != 0 {
-        drop_capabilities(process);
-    }
-    Ok(())
-}
-
-/// A user other than root has none of its own; what it may gain by exec is the bounding set.
-pub(super) fn drop_capabilities(process: &mut crate::oci::runtime::Process) {
-    if let Some(mut caps) = process.capabilities().clone() {
-        let none = || Some(std::collections::HashSet::new());
-        caps.set_effective(none());
-        caps.set_permitted(none());
-        process.set_capabilities(Some(caps));
-    }
-}
-
-/// A small file of the container; empty where there is none, or where it is not a file.
-pub(super) fn read_inside(root: &Root, path: &str) -> String {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    if let Ok(file) = root.open_file(Path::new(path)) {
-        let _ = std::fs::File::from(file).take(4 << 20).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn make_cgroup(

@@ -16,6 +16,7 @@ use crate::host::Ids;
 
 use super::entry::{Entry, Time};
 use super::owner::{self, Owner};
+use crate::store::mapped::Moves;
 
 /// Which owners the kernel can store for us.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(super) struct Owners {
     /// What a new inode gets by itself.
     born: Owner,
     has_one_id: bool,
+    moves: Option<Moves>,
 }
 
 impl Owners {
@@ -31,12 +33,17 @@ impl Owners {
             uid: rustix::process::geteuid().as_raw().into(),
             gid: rustix::process::getegid().as_raw().into(),
         };
-        Owners { born, has_one_id: *ids == Ids::Single }
+        Owners { born, has_one_id: *ids == Ids::Single, moves: None }
     }
 
     /// The same where an inode may be born as somebody else's: in a directory that is set-group-id, or of a mapped user.
     pub(super) fn always(ids: &Ids) -> Owners {
         Owners { born: Owner { uid: u64::MAX, gid: u64::MAX }, ..Owners::new(ids) }
+    }
+
+    /// The same for a copy in which some owners are others.
+    pub(super) fn moved(self, moves: Option<Moves>) -> Owners {
+        Owners { moves, ..self }
     }
 
     /// Gives an inode to its owner with `chown`; false if the owner must be kept out of band.
@@ -45,6 +52,10 @@ impl Owners {
         owner: Owner,
         chown: impl FnOnce(Uid, Gid) -> Result<(), Errno>,
     ) -> Result<bool> {
+        let owner = match self.moves {
+            Some(moves) => Owner { uid: moves.uid.apply(owner.uid), gid: moves.gid.apply(owner.gid) },
+            None => owner,
+        };
         if owner == self.born {
             return Ok(true);
         }

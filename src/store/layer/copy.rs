@@ -21,6 +21,7 @@ use crate::host::Ids;
 
 use super::super::Store;
 use super::super::draft::Draft;
+use super::super::mapped::Moves;
 use super::attributes::Owners;
 use super::beneath::{self, parent_and_name};
 use super::inode;
@@ -28,10 +29,19 @@ use super::overlay::Overlay;
 
 /// Copies `lower`, top-most first, to the directory `to`, which must not exist.
 pub fn copy(store: &Store, lower: &[PathBuf], to: &Path) -> Result<()> {
+    copy_with(store, lower, to, None)
+}
+
+/// The same with other owners.
+pub fn copy_moved(store: &Store, lower: &[PathBuf], to: &Path, moves: Moves) -> Result<()> {
+    copy_with(store, lower, to, Some(moves))
+}
+
+fn copy_with(store: &Store, lower: &[PathBuf], to: &Path, moves: Option<Moves>) -> Result<()> {
     let draft = Draft::new(store)?;
     let merged = draft.path().join("merged");
     fs::create_dir(&merged, 0o700)?;
-    merge(&store.ids, lower, &merged)
+    merge(&store.ids, moves, lower, &merged)
         .with_context(|| format!("cannot copy the layers to {}", to.display()))?;
     draft.publish("merged".as_ref(), to)?;
     Ok(())
@@ -47,12 +57,13 @@ pub fn copy_directory_attributes(store: &Store, from: &Path, to: &Path) -> Resul
         .with_context(|| format!("cannot set the attributes of {}", to.display()))
 }
 
-fn merge(ids: &Ids, lower: &[PathBuf], to: &Path) -> Result<()> {
+fn merge(ids: &Ids, moves: Option<Moves>, lower: &[PathBuf], to: &Path) -> Result<()> {
     let layers = lower.iter().map(|dir| beneath::root(dir)).collect::<Result<Vec<_>>>()?;
     let first = Job { path: Vec::new(), layers: (0..layers.len()).collect() };
     let queue = Queue { jobs: vec![first], busy: 0, error: None };
     let merge = Merge {
         ids,
+        moves,
         layers,
         target: beneath::root(to)?,
         links: Mutex::default(),
@@ -73,6 +84,7 @@ fn merge(ids: &Ids, lower: &[PathBuf], to: &Path) -> Result<()> {
 
 struct Merge<'a> {
     ids: &'a Ids,
+    moves: Option<Moves>,
     layers: Vec<OwnedFd>,
     target: OwnedFd,
     /// Where files with several names were copied to, by device and inode. Held while one is copied.
@@ -113,7 +125,7 @@ struct Place<'a> {
 
 impl Merge<'_> {
     fn work(&self) {
-        let (overlay, owners) = (Overlay::new(self.ids), Owners::new(self.ids));
+        let (overlay, owners) = (Overlay::new(self.ids), Owners::new(self.ids).moved(self.moves));
         while let Some(job) = self.next() {
             let done = self
                 .directory(&job, &overlay, &owners)

@@ -54,7 +54,7 @@ use super::Store;
 use super::draft::{self, Draft, Removed};
 use super::partial::Partial;
 
-pub use copy::{copy, copy_directory_attributes};
+pub use copy::{copy, copy_directory_attributes, copy_moved};
 pub(super) use layout::SPLIT;
 pub use verify::{Depth, verify};
 use window::Windows;
