@@ -20,7 +20,7 @@ for_rootless!(without_a_cgroup);
 for_each_user!(malformed_limits);
 
 /// A file of the container's own cgroup, read from the host. `v1` names controller and file, `v2` the file.
-fn value(s: &Sandbox, name: &str, v1: (&str, &str), v2: &str) -> String {
+pub(crate) fn value(s: &Sandbox, name: &str, v1: (&str, &str), v2: &str) -> String {
     let pid = s.inspect(name, "{{.State.Pid}}");
     let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let line = |controller: &str| {

@@ -148,4 +148,5 @@ mod shell;
 mod static_binary;
 mod store_care;
 mod top;
+mod update;
 mod volumes;

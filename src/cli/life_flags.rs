@@ -12,14 +12,12 @@ use crate::store::container::Restart;
 
 /// Adds them.
 pub(super) fn add(command: Command) -> Command {
-    command
-        .arg(value(
-            "restart",
-            None,
-            "POLICY",
-            "no, on-failure[:MAX], always or unless-stopped: whether it runs again when it ended (no)",
-        ))
-        .arg(value("timeout", None, "SECONDS", "Kill it when it has run so long; 0 for never"))
+    command.arg(restart_arg()).arg(value(
+        "timeout",
+        None,
+        "SECONDS",
+        "Kill it when it has run so long; 0 for never",
+    ))
 }
 
 /// `--sig-proxy` and the keys to leave by, of all that stay with a container.
@@ -79,6 +77,16 @@ pub(super) fn start_options(matches: &ArgMatches, interactive: bool) -> Result<S
         }
     }
     Ok(options)
+}
+
+/// `--restart`.
+pub(super) fn restart_arg() -> Arg {
+    value(
+        "restart",
+        None,
+        "POLICY",
+        "no, on-failure[:MAX], always or unless-stopped: whether it runs again when it ended (no)",
+    )
 }
 
 /// The restart policy.

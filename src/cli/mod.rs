@@ -50,6 +50,7 @@ mod stats;
 mod stop;
 mod system;
 mod top;
+mod update;
 mod user_flags;
 mod verbs;
 mod volume;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags, user_flags};
+use super::{
+    flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags, user_flags,
+};
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
 use crate::fs;
@@ -253,7 +255,18 @@ pub(super) fn environment(matches: &ArgMatches, host: &Host) -> Result<Vec<Strin
     Ok(env)
 }
 
-fn limits(matches: &ArgMatches) -> Result<Limits> {
+/// The flags of limits, for a verb that has only those.
+pub(super) fn add_limits(command: Command) -> Command {
+    const LIMITS: &[&str] = &["memory", "cpu", "pids"];
+    let is_limit = |name: &str| LIMITS.iter().any(|limit| name.starts_with(limit));
+    let all = ONE.iter().filter(|(name, ..)| is_limit(name));
+    command.args(all.map(|(long, short, value, help)| {
+        flags::value(long, Some(*short).filter(|short| *short != '\0'), value, help)
+    }))
+}
+
+/// The limits that were typed.
+pub(super) fn limits(matches: &ArgMatches) -> Result<Limits> {
     let swap = one(matches, "memory-swap").map(quantity::bytes_or_unlimited).transpose();
     Ok(Limits {
         memory: size(matches, "memory")?.filter(|n| *n != 0),

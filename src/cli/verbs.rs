@@ -12,6 +12,7 @@ use super::cp;
 use super::pause;
 use super::rename;
 use super::restart;
+use super::update;
 use super::volume;
 use super::{port, rm, stats, top};
 
@@ -28,6 +29,12 @@ const START: Verb = verb!("start", "Start containers", start::start_args, start:
 const STOP: Verb = verb!("stop", "Ask containers to end, then end them", stop::stop_args, stop::stop_verb);
 const RESTART: Verb =
     verb!("restart", "End containers and start them again", restart::restart_args, restart::restart_verb);
+const UPDATE: Verb = verb!(
+    "update",
+    "Change limits and restart policy of containers",
+    update::update_args,
+    update::update_verb
+);
 const ATTACH: Verb =
     verb!("attach", "Stay at the streams of containers that run", attach::attach_args, attach::attach_verb);
 const PAUSE: Verb =
@@ -91,6 +98,7 @@ pub(super) static TOP: &[Verb] = &[
     STOP,
     RESTART,
     ATTACH,
+    UPDATE,
     PAUSE,
     UNPAUSE,
     RENAME,
@@ -140,6 +148,7 @@ pub(super) static CONTAINER: &[Verb] = &[
     STOP,
     RESTART,
     ATTACH,
+    UPDATE,
     PAUSE,
     UNPAUSE,
     RENAME,

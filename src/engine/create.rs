@@ -14,7 +14,7 @@ use crate::fs;
 use crate::host::{Host, Ids};
 use crate::oci::image::ImageConfiguration;
 use crate::oci::runtime::{Capabilities, LinuxResources, Spec};
-use crate::spec::options::{Mount, Network, Options};
+use crate::spec::options::{Limits, Mount, Network, Options};
 use crate::spec::resources::first_absent;
 use crate::spec::{self, Facts};
 use crate::store::Store;
@@ -361,8 +361,7 @@ fn check(options: &Options) -> Result<()> {
     {
         anyhow::bail!("cannot use the hostname {name:?}: it has 1 to 64 characters");
     }
-    refuse_absent("cpuset-cpus", options.limits.cpuset_cpus.as_deref(), "/sys/devices/system/cpu/online")?;
-    refuse_absent("cpuset-mems", options.limits.cpuset_mems.as_deref(), "/sys/devices/system/node/online")?;
+    check_limits(&options.limits)?;
     for key in options.sysctls.keys() {
         let is_private = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|p| key.starts_with(p))
             || matches!(key.as_str(), "kernel.sem" | "kernel.domainname" | "kernel.hostname")
@@ -374,6 +373,12 @@ fn check(options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the processors and memory nodes are there.
+pub(super) fn check_limits(limits: &Limits) -> Result<()> {
+    refuse_absent("cpuset-cpus", limits.cpuset_cpus.as_deref(), "/sys/devices/system/cpu/online")?;
+    refuse_absent("cpuset-mems", limits.cpuset_mems.as_deref(), "/sys/devices/system/node/online")
 }
 
 /// The kernel would refuse a processor or node that is not there with no more than "invalid argument".

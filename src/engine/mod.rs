@@ -43,6 +43,7 @@ mod still;
 pub mod stop;
 pub mod top;
 mod trees;
+pub mod update;
 pub mod volume;
 pub mod wait;
 mod watch;

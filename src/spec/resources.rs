@@ -15,15 +15,20 @@ const PERIOD: u64 = 100_000;
 const LEAST_MEMORY: i64 = 6 << 20;
 
 pub(super) fn build(options: &Options, facts: &Facts<'_>) -> Result<LinuxResources> {
-    let limits = &options.limits;
+    let mut resources = limited(&options.limits)?;
+    if facts.guards_devices {
+        resources.set_devices(Some(devices(options, facts)?));
+    }
+    Ok(resources)
+}
+
+/// The limits alone, with no device rules.
+pub fn limited(limits: &Limits) -> Result<LinuxResources> {
     let mut resources = LinuxResources::default();
     resources.set_memory(memory(limits)?);
     resources.set_cpu(cpu(limits)?);
     if let Some(pids) = limits.pids.filter(|n| *n != 0) {
         resources.set_pids(Some(LinuxPidsBuilder::default().limit(pids).build()?));
-    }
-    if facts.guards_devices {
-        resources.set_devices(Some(devices(options, facts)?));
     }
     Ok(resources)
 }

@@ -109,6 +109,11 @@ impl Supervised {
                 self.life.is_end_told = true;
                 break;
             }
+            if !self.is_wanted_again(&exit) {
+                // The policy was changed meanwhile.
+                self.life.is_end_told = true;
+                break;
+            }
             if std::mem::take(&mut self.life.runs_again) {
                 self.life.stays_down = false;
                 self.life.restarts = 0;

@@ -56,10 +56,12 @@ pub use emulation::hand_over as hand_over_listener;
 pub use guests::{ERR, OUT, TYPED};
 pub use identity::{apply_user, keep_groups, moves_of};
 pub use person::{become_person, runtime_dir};
+pub use start::read_spec;
 pub use visit::{Answer, ask, ask_now, connect};
 
 use crate::error::ResultExt;
 use crate::event::{Event, Sink};
+use crate::oci::runtime::LinuxResources;
 use crate::runtime::sealed::Executable;
 use crate::runtime::sync::{self, Failure, Socket};
 use crate::runtime::{Isolation, chroot, role};
@@ -99,6 +101,8 @@ pub enum Control {
     Hurry,
     /// Guest: the record was changed.
     ReadAgain,
+    /// Guest: these limits are to hold.
+    Limit(Box<LinuxResources>),
     /// Guest: show me this, and take what I type.
     Attach(Attach),
     /// Guest: run the health check now.

@@ -4,8 +4,10 @@ use anyhow::{Result, anyhow, bail};
 
 use super::guests::Heard;
 use super::serve::Supervised;
-use super::{Attach, Control};
+use super::{Attach, Control, start};
 use crate::error::ResultExt;
+use crate::oci::runtime::LinuxResources;
+use crate::runtime::cgroup;
 use crate::runtime::sync::Failure;
 use crate::store::journal;
 
@@ -33,6 +35,7 @@ impl Supervised {
             Heard::Asked(Control::RunAgain | Control::Hurry) => {
                 return self.guests.answer(n, &Control::NotNow);
             }
+            Heard::Asked(Control::Limit(resources)) => self.limit(&resources),
             Heard::Asked(Control::ReadAgain) => self.dir.record().map(|record| self.record = record),
             Heard::Asked(Control::Pause) => self.pause(),
             Heard::Asked(Control::Resume) => self.resume(),
@@ -63,6 +66,24 @@ impl Supervised {
         }
         journal::note(&self.store, &self.event("attach"));
         Ok(())
+    }
+
+    fn limit(&mut self, resources: &LinuxResources) -> Result<()> {
+        let spec = start::read_spec(&self.dir)?;
+        let path = start::cgroup_path(&spec);
+        // Between two runs there is nothing to change: the next one reads its bundle.
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let Some(cgroup) = &mut running.cgroup else {
+            return Err(anyhow!("it has no cgroup, and limits need one"))
+                .hint("dhow info says what this machine allows");
+        };
+        let changed = cgroup.update(&cgroup::probe()?, path, resources);
+        // Where its processes are is noted in any case: `exec` goes there too.
+        if let Ok(Some(mut state)) = self.dir.last_state() {
+            state.cgroup = serde_json::to_value(&*cgroup).ok();
+            self.dir.write_state(&state)?;
+        }
+        changed
     }
 
     /// One that goes away by the keys, and not with the container.

@@ -74,9 +74,7 @@ pub struct Starting<'a> {
 /// Starts a container; what works less well than asked for is told to `warn`.
 pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Running> {
     let Starting { store, dir, record, begin, .. } = starting;
-    let text = fs::read_to_string(&dir.file("config.json"))?;
-    let mut spec: Spec = serde_json::from_str(&text)
-        .with_context(|| format!("cannot read {}", dir.file("config.json").display()))?;
+    let mut spec = read_spec(dir)?;
     let ids = identity::inner_ids(store, &spec, record)?;
     let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
     identity::resolve_user(&mut spec, store, record, (&root.0, ids), warn)?;
@@ -94,6 +92,12 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     };
     let Streams { terminal, relays, log, input, is_unheard } = streams;
     Ok(Running { init, terminal, chroot, cgroup, relays, log, emulation, input, is_unheard })
+}
+
+/// The container's bundle.
+pub fn read_spec(dir: &ContainerDir) -> Result<Spec> {
+    let text = fs::read_to_string(&dir.file("config.json"))?;
+    serde_json::from_str(&text).with_context(|| format!("cannot read {}", dir.file("config.json").display()))
 }
 
 /// The root that a container without name spaces is confined to.
@@ -208,7 +212,7 @@ fn make_cgroup(
 ) -> Result<Option<Cgroup>> {
     let Some(linux) = spec.linux() else { return Ok(None) };
     let Some(resources) = linux.resources() else { return Ok(None) };
-    let path = linux.cgroups_path().as_ref().and_then(|p| p.to_str()).unwrap_or("dhow/container");
+    let path = cgroup_path(spec);
     // A chroot has the devices of the sandbox around it, and its rules.
     let devices_needed = resources.devices().is_some() && begin.isolation == Isolation::Full;
     let delegated = spec.mounts().iter().flatten().any(shows_writable_cgroup);
@@ -218,6 +222,12 @@ fn make_cgroup(
         dir.note_cgroup(&serde_json::to_value(planned).context("cannot note the cgroup")?);
     }
     cgroup::create(&hierarchy, &wanted, warn, record.strict_limits)
+}
+
+/// Where its cgroup is made.
+pub(super) fn cgroup_path(spec: &Spec) -> &str {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    path.and_then(|path| path.to_str()).unwrap_or("dhow/container")
 }
 
 fn shows_writable_cgroup(mount: &Mount) -> bool {

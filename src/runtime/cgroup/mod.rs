@@ -5,6 +5,7 @@
 //! hierarchy  which trees there are and where we are in them
 //! convert    resources -> files and values        devices  device rules -> v1 text or v2 program
 //! v1, v2     making it, asking it, removing it    dir      a cgroup as a directory
+//! update     other limits while it has processes
 //! usable     which limits can be had
 //! ```
 //!
@@ -16,6 +17,7 @@ mod dir;
 mod hierarchy;
 #[cfg(test)]
 mod tests;
+mod update;
 mod usable;
 mod usage;
 mod v1;

@@ -6,7 +6,7 @@
 //!
 //! Invariant: a freezer is made when it is first asked for, unless there is no other directory to count processes by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -27,6 +27,8 @@ use super::devices;
 use super::dir;
 use super::dir::Dir;
 use super::hierarchy::Place;
+use super::update::{apply_twice, tree_of};
+use crate::oci::runtime::LinuxResources;
 
 /// The directories of one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +86,40 @@ pub fn planned(mounts: &BTreeMap<String, Place>, path: &str) -> Trees {
     paths.dedup();
     let made = paths.into_iter().map(|path| Tree { controllers: Vec::new(), path }).collect();
     Trees { made, freezer: None }
+}
+
+/// Changes the limits of one that is there. A tree that none was in before is made, and all processes are moved there.
+pub fn update(
+    trees: &mut Trees,
+    mounts: &BTreeMap<String, Place>,
+    path: &str,
+    settings: &[Setting],
+    short: &mut Shortfall,
+) -> Result<()> {
+    let (there, absent): (Vec<&Setting>, Vec<&Setting>) =
+        settings.iter().partition(|setting| tree_of(trees, &setting.controller).is_some());
+    let paths: BTreeSet<PathBuf> =
+        there.iter().filter_map(|setting| tree_of(trees, &setting.controller).cloned()).collect();
+    for tree in paths {
+        let settings: Vec<&Setting> = there
+            .iter()
+            .copied()
+            .filter(|setting| tree_of(trees, &setting.controller) == Some(&tree))
+            .collect();
+        apply_twice(&tree, &settings, short)?;
+    }
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let absent: Vec<Setting> = absent.into_iter().cloned().collect();
+    let wanted =
+        Wanted { path, resources: &LinuxResources::default(), devices_needed: false, delegated: false };
+    let mut added = Trees { made: Vec::new(), freezer: None };
+    let made = make_trees(mounts, &wanted, &absent, &mut added, short)
+        .and_then(|()| added.made.iter().try_for_each(|tree| trees.gather(&tree.path)));
+    // Also those that not all could be moved to: they are to be removed with the rest.
+    trees.made.append(&mut added.made);
+    made
 }
 
 fn path_in(place: &Place, path: &str) -> PathBuf {
@@ -288,23 +324,25 @@ impl Trees {
         Ok(())
     }
 
-    /// Makes the freezer if need be and moves all processes there, until none is born outside any more.
+    /// Makes the freezer if need be, and moves all processes there.
     fn move_into_freezer(&self, path: &Path) -> Result<()> {
         if self.made.iter().any(|tree| tree.path == path) {
             return Ok(());
         }
-        let mut freezer = match Dir::open(path)? {
-            Some(freezer) => freezer,
-            None => {
-                dir::make(path)?;
-                Dir::open(path)?.context("it is gone")?
-            }
-        };
+        if Dir::open(path)?.is_none() {
+            dir::make(path)?;
+        }
+        self.gather(path)
+    }
+
+    /// Moves all processes to this directory too, until none is born outside any more.
+    fn gather(&self, path: &Path) -> Result<()> {
+        let mut to = Dir::open(path)?.context("it is gone")?;
         let moved = dir::await_condition(Instant::now() + dir::PATIENCE, || {
             let inside = dir::pids(path)?;
             let outside: Vec<i32> = self.pids()?.into_iter().filter(|pid| !inside.contains(pid)).collect();
             for pid in &outside {
-                match freezer.write("cgroup.procs", &pid.to_string()) {
+                match to.write("cgroup.procs", &pid.to_string()) {
                     Err(e) if e.raw_os_error() != Some(libc::ESRCH) => {
                         return Err(e).context("cannot move a process");
                     }

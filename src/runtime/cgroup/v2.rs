@@ -113,6 +113,24 @@ pub fn prepare(root: &Path, own: &Path, settings: &[Setting]) -> Result<()> {
     Ok(())
 }
 
+/// Changes the limits of one that is there; the first file that is missing has all controllers handed down.
+pub fn update(
+    root: &Path,
+    own: &Path,
+    (path, at): (&str, &Path),
+    settings: &[Setting],
+    short: &mut Shortfall,
+) -> Result<()> {
+    let dir = open(at, "change")?;
+    let is_missing = |file: &str| matches!(dir.read(file), Err(e) if e.kind() == io::ErrorKind::NotFound);
+    if settings.iter().any(|setting| is_missing(&setting.file))
+        && let Some(base) = base_of(root, own, path)?
+    {
+        hand_down(root, &base, at, settings.iter().map(|s| s.controller.as_str()));
+    }
+    super::update::apply_twice(at, &settings.iter().collect::<Vec<_>>(), short)
+}
+
 /// Writes the settings; the first file that is missing has all controllers handed down.
 fn apply(root: &Path, base: &Path, path: &Path, dir: &mut Dir, settings: &[Setting], short: &mut Shortfall) {
     let mut failed: Option<BTreeMap<String, String>> = None;
