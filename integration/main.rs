@@ -24,6 +24,7 @@
 //! | `cp` `cp_hostile` | files between containers and the host |
 //! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
 //! | `log_drivers` | where logs go, and what of them is kept |
+//! | `waiting` | `dhow wait` |
 //! | `health` | health checks |
 //! | `events` | the journal of what happened |
 //! | `top` | top, stats, port, rm, exists |
@@ -150,3 +151,4 @@ mod store_care;
 mod top;
 mod update;
 mod volumes;
+mod waiting;

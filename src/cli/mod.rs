@@ -54,6 +54,7 @@ mod update;
 mod user_flags;
 mod verbs;
 mod volume;
+mod wait;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! stop, kill and wait: what ends containers, and waiting for it.
+//! stop and kill: what ends containers.
 
 use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
@@ -6,8 +6,8 @@ use clap::{ArgMatches, Command};
 use super::flags::{each, many, names, switch, value};
 use super::run_flags::one;
 use super::{Session, choose, out};
+use crate::engine::stop;
 use crate::engine::stop::StopOptions;
-use crate::engine::{stop, wait};
 use crate::store::container::Status;
 
 pub(super) fn stop_args(command: Command) -> Command {
@@ -53,19 +53,6 @@ pub(super) fn kill_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     each(&many(matches, "names"), |name| {
         stop::kill(&engine, name, signal)?;
         out::out(&format!("{name}\n"))?;
-        Ok(())
-    })
-}
-
-pub(super) fn wait_args(command: Command) -> Command {
-    command.arg(names(true, "CONTAINER"))
-}
-
-pub(super) fn wait_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let engine = session.engine()?;
-    each(&many(matches, "names"), |name| {
-        let code = wait::wait(&engine, name)?;
-        out::out(&format!("{code}\n"))?;
         Ok(())
     })
 }

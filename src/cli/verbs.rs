@@ -14,6 +14,7 @@ use super::rename;
 use super::restart;
 use super::update;
 use super::volume;
+use super::wait;
 use super::{port, rm, stats, top};
 
 macro_rules! verb {
@@ -50,7 +51,7 @@ const RENAME: Verb =
 const KILL: Verb = verb!("kill", "Send a signal to containers", stop::kill_args, stop::kill_verb);
 const RM: Verb = verb!("rm", "Remove containers", rm::rm_args, rm::rm_verb);
 const WAIT: Verb =
-    verb!("wait", "Wait for containers to end and print their exit codes", stop::wait_args, stop::wait_verb);
+    verb!("wait", "Wait for containers to end and print their exit codes", wait::wait_args, wait::wait_verb);
 const DIFF: Verb =
     verb!("diff", "Show what a container changed of its image", commit::diff_args, commit::diff_verb);
 const EXPORT: Verb =

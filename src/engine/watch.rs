@@ -34,10 +34,12 @@ impl Watch {
         Ok(Watch(fd))
     }
 
-    /// Watches a directory: files in it that are made, written to, or renamed into it.
+    /// Watches a directory: files in it that are made, written to, or renamed into it,
+    /// and its own end.
     pub fn add(&self, dir: &Path) -> Result<()> {
         let events =
             inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+        let events = events | inotify::WatchFlags::MOVE_SELF | inotify::WatchFlags::DELETE_SELF;
         inotify::add_watch(&self.0, dir, events)
             .with_context(|| format!("cannot watch {}", dir.display()))
             .hint("sysctl fs.inotify.max_user_watches says how many directories may be watched")?;

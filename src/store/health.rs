@@ -179,6 +179,11 @@ pub fn read(dir: &ContainerDir) -> Option<Health> {
     serde_json::from_slice(&fs::read(&dir.file(FILE)).ok()?).ok()
 }
 
+/// Forgets what the last run's checks came to: the next one's are not to be taken for healthy by it.
+pub fn forget(dir: &ContainerDir) {
+    let _ = fs::remove_file(&dir.file(FILE));
+}
+
 /// Writes it down. Best effort: a full disk makes nobody ill.
 pub fn write(dir: &ContainerDir, health: &Health) {
     if let Ok(bytes) = serde_json::to_vec(health) {

@@ -48,6 +48,8 @@ struct Guest {
     missing: u64,
     /// The container ended: the last that it is to hear.
     end: Option<i32>,
+    /// It waits for the end of the run.
+    awaits_end: bool,
     /// It waits for the result of a health check.
     awaits_check: bool,
     gone: bool,
@@ -133,6 +135,7 @@ impl Guests {
                 queued: 0,
                 missing: 0,
                 end: None,
+                awaits_end: false,
                 awaits_check: false,
                 gone: false,
             });
@@ -215,10 +218,18 @@ impl Guests {
         }
     }
 
-    /// Tells all who are attached that the container ended.
+    /// This guest is to hear of the end.
+    pub fn await_end(&mut self, n: usize) {
+        if let Some(guest) = self.guests.get_mut(n) {
+            guest.awaits_end = true;
+        }
+    }
+
+    /// Tells all who are attached, or wait for it, that the container ended.
     pub fn tell_end(&mut self, code: i32) {
-        for guest in self.guests.iter_mut().filter(|guest| guest.attached.is_some()) {
+        for guest in self.guests.iter_mut().filter(|guest| guest.attached.is_some() || guest.awaits_end) {
             guest.attached = None;
+            guest.awaits_end = false;
             guest.end = Some(code);
             guest.tell();
         }

@@ -105,6 +105,8 @@ pub enum Control {
     Limit(Box<LinuxResources>),
     /// Guest: show me this, and take what I type.
     Attach(Attach),
+    /// Guest: tell me when this run has ended.
+    AwaitEnd,
     /// Guest: run the health check now.
     Check,
     /// Supervisor, to a guest: what that came to.

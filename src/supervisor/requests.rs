@@ -40,6 +40,7 @@ impl Supervised {
             Heard::Asked(Control::Pause) => self.pause(),
             Heard::Asked(Control::Resume) => self.resume(),
             Heard::Asked(Control::Detach) => return self.detached(n),
+            Heard::Asked(Control::AwaitEnd) => return self.guests.await_end(n),
             Heard::Asked(Control::Check) => match self.check_now(n) {
                 // Its answer comes when the check ended.
                 Ok(()) => return,

@@ -20,7 +20,7 @@ use crate::runtime::cgroup::{self, Cgroup};
 use crate::runtime::{Bundle, CreateOptions, Init, Isolation, Rootfs, Stdio, create, sealed};
 use crate::store::Store;
 use crate::store::container::{ContainerDir, ProcessId, Record, State, start_time};
-use crate::store::rootfs;
+use crate::store::{health, rootfs};
 
 /// A container that runs, and all that serving it takes.
 #[derive(Debug)]
@@ -74,6 +74,9 @@ pub struct Starting<'a> {
 /// Starts a container; what works less well than asked for is told to `warn`.
 pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Running> {
     let Starting { store, dir, record, begin, .. } = starting;
+    if record.healthcheck.is_some() {
+        health::forget(dir);
+    }
     let mut spec = read_spec(dir)?;
     let ids = identity::inner_ids(store, &spec, record)?;
     let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
