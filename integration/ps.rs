@@ -118,6 +118,14 @@ fn placeholders(s: &Sandbox) {
     assert!(mounts.chars().count() == 15 && mounts.ends_with('…'), "{mounts}");
     assert_eq!(s.dhow(["ps", "-a", "--no-trunc", "--format", "{{.Mounts}}"]).ok(), dir.to_str().unwrap());
     assert!(format("{{.CreatedAt}}").ends_with(" UTC") && format("{{.RunningFor}}").ends_with(" ago"));
+    // As docker: times are shown and read in the caller's zone.
+    let shown = s.dhow(["ps", "-a", "--format", "{{.CreatedAt}}"]).env("TZ", "XXX-5").ok();
+    assert!(shown.ends_with(" +0500 XXX"), "{shown}");
+    let local = shown[.."2026-01-02 03:04:05".len()].replace(' ', "T");
+    let until = |zone: &str| {
+        s.dhow(["ps", "-aq", "-f", &format!("until={local}")]).env("TZ", zone).ok().lines().count()
+    };
+    assert_eq!((until("XXX-5"), until("XXX-4")), (0, 1));
     let fields = "ID Image Command CreatedAt RunningFor Ports State Status HealthStatus Size Names Labels Mounts Networks";
     let line: Value = serde_json::from_str(&format("json")).unwrap();
     for field in fields.split(' ') {

@@ -5,14 +5,13 @@ use std::os::fd::AsFd;
 use anyhow::Result;
 use clap::{ArgMatches, Command};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::flags::{list, many, switch, value};
 use super::format::filter::Filters;
 use super::format::{Template, json};
 use super::run_flags::one;
-use super::{Session, out};
+use super::{Session, out, zone};
 use crate::engine::events::{EventOptions, events};
 use crate::error::ResultExt;
 use crate::quantity;
@@ -32,9 +31,9 @@ pub(super) fn events_args(command: Command) -> Command {
 }
 
 pub(super) fn events_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let moment = |name: &str| {
-        one(matches, name).map(|t| quantity::moment(t, Timestamp::now(), &TimeZone::UTC)).transpose()
-    };
+    let zone = zone::local(&session.host);
+    let moment =
+        |name: &str| one(matches, name).map(|t| quantity::moment(t, Timestamp::now(), &zone)).transpose();
     let filters = Filters::parse(&many(matches, "filter"), FILTERS)?;
     let shape = Shape::of(one(matches, "format"))?;
     let past_only = match one(matches, "stream") {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::flags::{list, many, switch, value};
 use super::format::{self, filter::Filters, headers, human};
 use super::run_flags::one;
-use super::{Session, out};
+use super::{Session, out, zone};
 use crate::engine::Engine;
 use crate::error;
 use crate::oci::Reference;
@@ -60,14 +60,15 @@ pub(super) fn images(matches: &ArgMatches, session: &mut Session) -> Result<u8> 
         out::out(&text)?;
         return Ok(0);
     }
+    let zone = zone::local(&engine.host);
     let mut rows = Vec::new();
     for image in &images {
         match chosen.names(image).as_deref() {
             None => {}
-            Some([]) => rows.push(row(image, None, no_trunc)),
+            Some([]) => rows.push(row(image, None, &zone, no_trunc)),
             Some(names) => {
                 rows.extend(
-                    names.iter().filter(|n| is_told(image, n)).map(|n| row(image, Some(n), no_trunc)),
+                    names.iter().filter(|n| is_told(image, n)).map(|n| row(image, Some(n), &zone, no_trunc)),
                 );
             }
         }
@@ -98,7 +99,7 @@ impl<'a> Chosen<'a> {
             filters.values(key).iter().map(created).collect()
         };
         let (mut before, since) = (moments("before")?, moments("since")?);
-        before.extend(filters.until(Timestamp::now(), &TimeZone::UTC)?);
+        before.extend(filters.until(Timestamp::now(), &zone::local(&engine.host))?);
         Ok(Chosen { filters, pattern, dangling: filters.flag("dangling")?, before, since })
     }
 
@@ -159,7 +160,7 @@ fn shown_id(image: &Entry, no_trunc: bool) -> String {
     if no_trunc { image.id().to_string() } else { image.id().short().to_owned() }
 }
 
-fn row(image: &Entry, named: Option<&Named>, no_trunc: bool) -> Value {
+fn row(image: &Entry, named: Option<&Named>, zone: &TimeZone, no_trunc: bool) -> Value {
     let none = || "<none>".to_owned();
     let repository = named.map_or_else(none, |n| n.reference.familiar_repository());
     let tag = named.and_then(|n| n.reference.tag.clone()).unwrap_or_else(none);
@@ -173,7 +174,7 @@ fn row(image: &Entry, named: Option<&Named>, no_trunc: bool) -> Value {
         "Tag": tag,
         "Digest": digest.to_string(),
         "CreatedSince": created.map_or("N/A".to_owned(), |c| human::ago(c, now)),
-        "CreatedAt": created.map_or("N/A".to_owned(), |c| human::created_at(c, &TimeZone::UTC)),
+        "CreatedAt": created.map_or("N/A".to_owned(), |c| human::created_at(c, zone)),
         "Size": size,
         "VirtualSize": size,
         "Containers": "N/A",

@@ -5,11 +5,10 @@ use std::os::fd::AsFd;
 use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::flags::{many, names, switch, value};
 use super::run_flags::one;
-use super::{Session, out};
+use super::{Session, out, zone};
 use crate::engine::logs::{Author, LogOptions, Shown, logs};
 use crate::quantity;
 use crate::supervisor::log::{Entry, Stream};
@@ -27,9 +26,9 @@ pub(super) fn logs_args(command: Command) -> Command {
 }
 
 pub(super) fn logs_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let moment = |name: &str| {
-        one(matches, name).map(|t| quantity::moment(t, Timestamp::now(), &TimeZone::UTC)).transpose()
-    };
+    let zone = zone::local(&session.host);
+    let moment =
+        |name: &str| one(matches, name).map(|t| quantity::moment(t, Timestamp::now(), &zone)).transpose();
     let tail = match one(matches, "tail") {
         None | Some("all" | "-1") => None,
         Some(n) => {

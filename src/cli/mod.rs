@@ -55,6 +55,7 @@ mod user_flags;
 mod verbs;
 mod volume;
 mod wait;
+mod zone;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use super::format::{headers, quote};
 use super::ps_filter::{Chosen, KEYS};
 use super::ps_row::row;
 use super::run_flags::one;
-use super::{Session, format, out};
+use super::{Session, format, out, zone};
 use crate::engine::list::Listed;
 use crate::engine::{list, size};
 
@@ -52,11 +52,12 @@ pub(super) fn ps_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8>
         out::out(&text)?;
         return Ok(0);
     }
+    let zone = zone::local(&engine.host);
     let mut rows = Vec::new();
     for c in shown {
         // One that is removed at this moment has no size.
         let size = if with_size { size::of(&engine.store, &c.record).ok() } else { None };
-        rows.push(row(c, size, no_trunc));
+        rows.push(row(c, size, &zone, no_trunc));
     }
     let table =
         if matches.get_flag("size") { headers::CONTAINERS_SIZE_TABLE } else { headers::CONTAINERS_TABLE };

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::format::filter::{Filters, Patterns};
+use super::zone;
 use crate::engine::list::Listed;
 use crate::engine::{Engine, is_not_found};
 use crate::error::ResultExt;
@@ -66,7 +66,7 @@ impl<'a> Chosen<'a> {
                 .collect::<Result<_>>()?,
             before: created("before")?,
             since: created("since")?,
-            until: filters.until(Timestamp::now(), &TimeZone::UTC)?,
+            until: filters.until(Timestamp::now(), &zone::local(&engine.host))?,
             published: ports("publish")?,
             exposed: ports("expose")?,
             // Of a swarm, which there is none of.

@@ -12,7 +12,8 @@ use crate::store::container::Status;
 /// How long a mount's name may be.
 const NAME_LENGTH: usize = 15;
 
-pub(in crate::cli) fn row(c: &Listed, size: Option<Size>, no_trunc: bool) -> Value {
+/// `zone` is the caller's; the size is shown where it is known.
+pub(in crate::cli) fn row(c: &Listed, size: Option<Size>, zone: &TimeZone, no_trunc: bool) -> Value {
     let now = Timestamp::now();
     let record = &c.record;
     let program = c.command.first().map_or("", String::as_str);
@@ -25,7 +26,7 @@ pub(in crate::cli) fn row(c: &Listed, size: Option<Size>, no_trunc: bool) -> Val
         "Names": record.name,
         "Image": c.image(),
         "Command": quote::command_column(&line, no_trunc),
-        "CreatedAt": human::created_at(record.created, &TimeZone::UTC),
+        "CreatedAt": human::created_at(record.created, zone),
         "RunningFor": human::ago(record.created, now),
         "Ports": "",
         "State": c.state(),

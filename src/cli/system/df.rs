@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::cli::flags::{switch, value};
@@ -98,7 +99,7 @@ fn verbose(usage: &Usage, containers: &[Listed], volumes: &[volume::Listed]) -> 
     let rows: Vec<Value> = containers
         .iter()
         .map(|c| {
-            let mut row = ps_row::row(c, None, false);
+            let mut row = ps_row::row(c, None, &TimeZone::UTC, false);
             let bytes = usage.containers.get(&c.record.id).copied().unwrap_or(0);
             row["Size"] = Value::from(human::size_exact(bytes));
             row

@@ -3,14 +3,13 @@
 use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use crate::cli::flags::{list, many, switch};
 use crate::cli::format::filter::Filters;
 use crate::cli::format::human;
 use crate::cli::image::{claims, warn_unknown};
 use crate::cli::prompt::confirm;
-use crate::cli::{Session, out};
+use crate::cli::{Session, out, zone};
 use crate::engine::list::Listed;
 use crate::engine::{self, Engine};
 use crate::error;
@@ -51,7 +50,7 @@ fn common(command: Command) -> Command {
 pub(in crate::cli) fn image_prune(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let filters = Filters::parse(&many(matches, "filter"), IMAGE_PRUNE_FILTERS)?;
     let all = matches.get_flag("all") || filters.flag("dangling")? == Some(false);
-    let chosen = Chosen::new(&filters)?;
+    let chosen = Chosen::new(&filters, session)?;
     let warning = if all {
         "WARNING! This will remove all images without at least one container associated to them."
     } else {
@@ -68,7 +67,7 @@ pub(in crate::cli) fn image_prune(matches: &ArgMatches, session: &mut Session) -
 
 pub(in crate::cli) fn container_prune(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let filters = Filters::parse(&many(matches, "filter"), PRUNE_FILTERS)?;
-    let chosen = Chosen::new(&filters)?;
+    let chosen = Chosen::new(&filters, session)?;
     if !matches.get_flag("force") && !confirm("WARNING! This will remove all stopped containers.")? {
         return Ok(0);
     }
@@ -80,7 +79,7 @@ pub(in crate::cli) fn container_prune(matches: &ArgMatches, session: &mut Sessio
 
 pub(in crate::cli) fn system_prune(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let filters = Filters::parse(&many(matches, "filter"), PRUNE_FILTERS)?;
-    let chosen = Chosen::new(&filters)?;
+    let chosen = Chosen::new(&filters, session)?;
     let all = matches.get_flag("all");
     let images = if all {
         "all images without at least one container associated to them"
@@ -116,8 +115,8 @@ struct Chosen<'a> {
 }
 
 impl<'a> Chosen<'a> {
-    fn new(filters: &'a Filters) -> Result<Chosen<'a>> {
-        Ok(Chosen { filters, until: filters.until(Timestamp::now(), &TimeZone::UTC)? })
+    fn new(filters: &'a Filters, session: &Session) -> Result<Chosen<'a>> {
+        Ok(Chosen { filters, until: filters.until(Timestamp::now(), &zone::local(&session.host))? })
     }
 
     fn image(&self, image: &Entry) -> bool {
