@@ -26,6 +26,9 @@ for_each_user!(
     inspect_shows_mounts,
     mistakes_are_told,
     made_and_removed_at_once,
+    killed_while_copying,
+    events_of_volumes,
+    in_a_sandbox_without_mounts,
 );
 for_root!(a_full_disk_while_copying);
 
@@ -390,4 +393,51 @@ fn a_full_disk_while_copying(s: &Sandbox) {
     let out =
         s.program("unshare").args(["-m", "sh", "-c", &script]).stdin_file(crate::images::busybox()).output();
     assert!(out.text().contains("1\n0\n"), "{}", out.report());
+}
+
+fn killed_while_copying(s: &Sandbox) {
+    let script = "mkdir -p data/d && for n in $(seq 400); do head -c 20000 /dev/zero > data/d/$n; done && echo image > data/file;";
+    image(s, "big", script, &["CMD [\"sh\"]"]);
+    for n in 0..4 {
+        let create =
+            s.dhow(["create", "--name", &format!("c{n}"), "-v", "v:/data", "big", "true"]).spawn_with(|_| ());
+        // At another moment each time: the copy is made in a draft.
+        let begun = || {
+            let drafts = fs::read_dir(s.store.join("tmp")).unwrap().flatten();
+            let n_files =
+                |d: fs::DirEntry| fs::read_dir(d.path().join("merged/d")).map_or(0, Iterator::count);
+            (drafts.map(n_files).sum::<usize>() >= n * 100).then_some(())
+        };
+        let _ = wait::within(std::time::Duration::from_secs(5), begun);
+        create.signal(rustix::process::Signal::KILL);
+        let there = fs::read_dir(s.store.join("volumes/v/_data")).map_or(0, Iterator::count);
+        assert!(there == 0 || there == 2, "by half: {there}");
+    }
+    assert_eq!(run(s, &["-v", "v:/data"], "big", "cat /data/file; ls /data/d | wc -l"), "image\n400");
+    // One whose making was cut short starts with the volume filled all the same.
+    if s.dhow(["container", "exists", "c0"]).output().code == 0 {
+        s.dhow(["start", "-a", "c0"]).ok();
+    }
+}
+
+fn events_of_volumes(s: &Sandbox) {
+    s.dhow(["run", "--rm", "-v", "v:/x", "-v", "/anon", "busybox", "true"]).ok();
+    s.dhow(["volume", "rm", "v"]).ok();
+    let format = "{{.Type}} {{.Action}} {{.Actor.ID}}";
+    let all = s
+        .dhow(["events", "--since", "1h", "--until", "0s", "--filter", "type=volume", "--format", format])
+        .ok();
+    let of_v: Vec<&str> = all.lines().filter(|l| l.ends_with(" v")).collect();
+    assert_eq!(of_v, ["volume create v", "volume mount v", "volume unmount v", "volume destroy v"]);
+    assert_eq!(all.lines().filter(|l| !l.ends_with(" v")).count(), 4, "{all}");
+}
+
+fn in_a_sandbox_without_mounts(s: &Sandbox) {
+    let tar = s.file("busybox.tar", fs::read(crate::images::busybox()).unwrap());
+    let mount = |from: &std::path::Path, to: &str| format!("{}:{to}:ro", from.display());
+    let (program, tar) = (mount(crate::sandbox::dhow(), "/usr/bin/dhow"), mount(&tar, "/busybox.tar"));
+    let script = "set -e; dhow import --change 'VOLUME /etc' /busybox.tar inner >/dev/null
+                  dhow run --rm inner cat /etc/motd; dhow volume ls -q; dhow run --rm -v /asked inner true || echo refused";
+    let out = s.sh(["-v", &program, "-v", &tar], script).output().exits(0);
+    assert_eq!(out.text(), "hello\nrefused", "{}", out.report());
 }

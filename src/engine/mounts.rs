@@ -83,9 +83,13 @@ fn plan_volume(store: &Store, mount: &mut Mount, planned: &mut Planned) -> Resul
     let found = volume::look_up(store, &wanted.name)?.unwrap_or(wanted);
     let place =
         volume::mount_of(store, &found).with_context(|| format!("cannot use the volume {}", found.name))?;
-    if !planned.volumes.iter().any(|used| used.name == found.name) {
-        planned.volumes.push(VolumeUse { name: found.name.clone(), anonymous: found.anonymous });
-    }
+    let Mount::Volume { target, read_only, .. } = &*mount else { return Ok(()) };
+    planned.volumes.push(VolumeUse {
+        name: found.name.clone(),
+        anonymous: found.anonymous,
+        destination: target.clone(),
+        read_only: *read_only,
+    });
     planned.places.volumes.insert(found.name, place);
     Ok(())
 }

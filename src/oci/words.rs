@@ -5,5 +5,7 @@
 pub const SUBPATH: &str = "x-dhow.subpath=";
 /// Only the mount itself is read-only, and not what is mounted beneath it.
 pub const READ_ONLY_ALONE: &str = "x-dhow.ro-alone";
+/// Where no mount can be made, the container does without this one.
+pub const OPTIONAL: &str = "x-dhow.optional";
 /// What the container's user writes belongs to the caller: the supervisor, which knows both, puts id mappings in its place.
 pub const OWN: &str = "x-dhow.own";

@@ -23,6 +23,7 @@ use super::{Bundle, Rootfs, Stdio, dev, terminal};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::oci::runtime::{LinuxNamespaceType, Mount, Spec};
+use crate::oci::words::OPTIONAL;
 
 /// The way out of this rung.
 pub const HINT: &str = "start the outer container with --privileged, or with --cap-add SYS_ADMIN --security-opt seccomp=unconfined";
@@ -88,6 +89,14 @@ fn refuse(spec: &Spec) -> Result<()> {
 /// What comes nearest to a mount: a copy of the bundle's own files, a directory for a tmpfs.
 fn place(root: &Root, mount: &Mount, bundle: &Path, is_ours: bool) -> Result<()> {
     let destination = mount.destination();
+    // The image's own volumes: what it has there is in the copy.
+    if mount.options().iter().flatten().any(|word| word == OPTIONAL) {
+        return if is_ours {
+            root.create_dir_all(destination, Mode::from_raw_mode(0o755)).map(drop)
+        } else {
+            Ok(())
+        };
+    }
     match (mount.typ().as_deref(), mount.source()) {
         (Some("bind"), Some(source)) if source.starts_with(bundle) && is_ours => {
             copy_file(root, source, destination)

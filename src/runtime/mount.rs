@@ -13,7 +13,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, O
 use super::rootfs::{Root, is_dir, is_proc};
 use crate::error::ResultExt;
 use crate::oci::runtime::Mount;
-use crate::oci::words::{OWN, READ_ONLY_ALONE, SUBPATH};
+use crate::oci::words::{OPTIONAL, OWN, READ_ONLY_ALONE, SUBPATH};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
 const ATIME_MASK: u64 = 0x70;
@@ -83,7 +83,7 @@ pub fn parse_options(words: &[String]) -> Options {
             match word.as_str() {
                 "bind" => options.bind = true,
                 "rbind" => (options.bind, options.recursive) = (true, true),
-                "defaults" | "async" | "nomand" | "idmap" | "ridmap" | OWN => {}
+                "defaults" | "async" | "nomand" | "idmap" | "ridmap" | OWN | OPTIONAL => {}
                 READ_ONLY_ALONE => options.read_only_alone = true,
                 _ if word.starts_with(SUBPATH) => options.subpath = Some(word[SUBPATH.len()..].into()),
                 _ => options.data.push(word.clone()),

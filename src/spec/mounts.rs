@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Facts;
-use super::mount::{Mount as Asked, Recursive};
+use super::mount::{Mount as Asked, Origin, Recursive};
 use super::options::Options;
 use crate::oci::runtime::Mount;
-use crate::oci::words::{OWN, READ_ONLY_ALONE, SUBPATH};
+use crate::oci::words::{OPTIONAL, OWN, READ_ONLY_ALONE, SUBPATH};
 
 /// Docker's size of /dev/shm.
 const SHM_SIZE: u64 = 64 << 20;
@@ -85,7 +85,7 @@ fn from_option(asked: &Asked, places: &Places) -> Mount {
             }
             mount(target, "bind", source, &words)
         }
-        Asked::Volume { name, target, read_only, subpath, propagation, .. } => {
+        Asked::Volume { name, target, read_only, subpath, propagation, origin, .. } => {
             let plain = || ("bind".to_owned(), PathBuf::new(), Vec::new());
             let (fs_type, source, options) = places.volumes.get(name).cloned().unwrap_or_else(plain);
             let mut words: Vec<&str> = options.iter().map(String::as_str).collect();
@@ -94,6 +94,9 @@ fn from_option(asked: &Asked, places: &Places) -> Mount {
             }
             if *read_only {
                 words.push("ro");
+            }
+            if *origin == Origin::Image {
+                words.push(OPTIONAL);
             }
             let subpath = subpath.as_ref().map(|path| format!("{SUBPATH}{}", path.display()));
             words.extend(subpath.as_deref());

@@ -128,6 +128,12 @@ pub struct VolumeUse {
     pub name: String,
     /// Whether nobody gave it that name: then it goes with the last container that uses it.
     pub anonymous: bool,
+    /// Where it is in the container.
+    #[serde(default)]
+    pub destination: PathBuf,
+    /// Whether it cannot be written to there.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// Where a container's root comes from.

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::container::{Record, Source};
+use super::container::{Record, Source, VolumeUse};
 use super::rotated::{self, Lines};
 use crate::fs;
 use crate::oci::Reference;
@@ -103,6 +103,19 @@ impl Event {
         let id = id.to_string();
         let name = name.map_or_else(|| id.clone(), Reference::familiar);
         Event::now(Kind::Image, action, id).with("name", name)
+    }
+
+    /// Something that happens now to each volume of this container: mount, unmount.
+    pub fn of_volumes(record: &Record, action: &str) -> Vec<Event> {
+        let one = |used: &VolumeUse| {
+            Event::now(Kind::Volume, action, &used.name)
+                .with("container", &record.id)
+                .with("destination", used.destination.display().to_string())
+                .with("driver", "local")
+                .with("propagation", "")
+                .with("read/write", if used.read_only { "false" } else { "true" })
+        };
+        record.volumes.iter().map(one).collect()
     }
 
     /// The same with one more attribute.

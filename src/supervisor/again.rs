@@ -66,6 +66,9 @@ impl Supervised {
         if self.begin.foreground && self.life.restarts == 0 {
             events.push(self.event("attach"));
         }
+        if self.life.restarts == 0 {
+            events.extend(Event::of_volumes(&self.record, "mount"));
+        }
         events.push(self.event("start"));
         journal::note_all(&self.store, &events);
     }

@@ -22,7 +22,7 @@ use crate::runtime::sync::{Failure, Socket};
 use crate::runtime::{Isolation, chroot};
 use crate::store::Store;
 use crate::store::container::{ContainerDir, Exit, Grave, Record};
-use crate::store::journal;
+use crate::store::journal::{self, Event};
 use crate::sys;
 
 /// The role: supervises the container in the directory `path`.
@@ -384,6 +384,7 @@ impl Supervised {
     /// Notes the end, frees the name if it is to be freed, and says the last words.
     fn finish(self, exit: &Exit) -> Result<()> {
         let mut events = if self.life.is_end_told { Vec::new() } else { self.events_of_end(exit) };
+        events.extend(Event::of_volumes(&self.record, "unmount"));
         if self.record.auto_remove {
             events.push(self.event("destroy"));
         }
