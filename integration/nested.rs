@@ -12,6 +12,8 @@ for_each_user!(
     what_is_kept,
     whiteouts,
     two_deep,
+    changes_of_a_copied_root,
+    changes_in_memory,
     in_a_default_container,
     in_a_default_container_some_things_cannot_be_had,
 );
@@ -160,4 +162,35 @@ fn two_deep(s: &Sandbox) {
                   'dhow import /busybox.tar inmost >/dev/null; dhow run --rm inmost echo three deep'";
     let out = nested(s, &["--privileged"], script).exits(0);
     assert_eq!(out.text(), "three deep", "{}", out.report());
+}
+
+const CHANGES: &str =
+    "mkdir -p /new/deep; echo x > /new/deep/file; echo y >> /etc/passwd; rm /etc/group; touch /tmp/here";
+const CHANGED: &str =
+    "C /etc\nD /etc/group\nC /etc/passwd\nA /new\nA /new/deep\nA /new/deep/file\nC /tmp\nA /tmp/here";
+/// What is done with a container named c that has changed so, and what that says.
+const USES: &str = "dhow diff c; dhow commit c made >/dev/null; dhow run --rm made sh -c 'cat /new/deep/file; ls /etc/group 2>/dev/null || echo none'; \
+                    dhow export c | tar t | grep -c -e '^new/deep/file$' -e '^etc/group$' -e '^proc/1/'; \
+                    dhow cp -q c:/new/deep/file /tmp/out; cat /tmp/out; dhow cp -q /tmp/out c:/tmp/in; dhow cp -q c:/tmp/in /tmp/back; cat /tmp/back";
+const USED: &str = "x\nnone\n1\nx\nx";
+
+fn changes_of_a_copied_root(s: &Sandbox) {
+    let script = format!(
+        "dhow run --name c inner sh -c '{CHANGES}'; dhow inspect c --format '{{{{.Driver}}}}'; {USES}; \
+         dhow create --name d inner cat /tmp/in >/dev/null; dhow cp -q /tmp/out d:/tmp/in; dhow start -a d; dhow rm c d >/dev/null"
+    );
+    let out = nested(s, &["--privileged"], &script).exits(0);
+    assert_eq!(out.text(), format!("copy\n{CHANGED}\n{USED}\nx"), "{}", out.report());
+    s.assert_nothing_left();
+}
+
+fn changes_in_memory(s: &Sandbox) {
+    let script = format!(
+        "dhow run -d --rm --name c inner sh -c '{CHANGES}; touch /dev/shm/ready; sleep 1000' >/dev/null; \
+         while ! dhow exec c test -e /dev/shm/ready; do :; done; dhow inspect c --format '{{{{.Driver}}}}'; {USES}; \
+         dhow create --rm --name d inner cat /tmp/in >/dev/null; dhow cp -q /tmp/out d:/tmp/in; dhow start -a d; dhow rm -f c >/dev/null"
+    );
+    let out = nested(s, &["--privileged"], &script).exits(0);
+    assert_eq!(out.text(), format!("overlay-memory\n{CHANGED}\n{USED}\nx"), "{}", out.report());
+    s.assert_nothing_left();
 }

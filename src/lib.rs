@@ -3,7 +3,7 @@
 //! ```text
 //! 8 lib.rs       start-up: hidden roles, Host::probe, cli::main, the one error printer, the exit code
 //! 7 cli/         argv <-> text. One file per verb: flags -> Options, one call, render. Alone prints
-//! 5 engine/      the container verbs: create start run stop exec rm wait logs inspect. Takes Options, returns data
+//! 5 engine/      the container verbs: create start run stop exec rm wait logs cp commit... Takes Options, returns data
 //! 4 image/       archives <-> store: import, load, save, inspect, history
 //! 3 spec/        image config + options + host -> oci::runtime::Spec; pure; golden-tested
 //! 4 supervisor/  the process that outlives the command: stdio, log, exit code, teardown

@@ -5,7 +5,7 @@
 //! ends.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -103,7 +103,8 @@ fn of_stopped(engine: &mut Engine, dir: ContainerDir, record: Record) -> Result<
 
 /// The root with what its start would mount there of the host's.
 fn assemble(engine: &Engine, dir: &ContainerDir, record: &Record) -> Result<(Root, &'static str)> {
-    let is_private = engine.store.ids != Ids::Root || make_private().is_ok();
+    // Who entered a user name space got a mount name space with it; root of one around us did not.
+    let is_private = engine.host.is_rootless() || make_private().is_ok();
     // What is written now is there when it starts, also where the changes of a container that is thrown away would be
     // in memory.
     let lasting = Record { auto_remove: false, ..record.clone() };
@@ -156,7 +157,7 @@ fn make_private() -> Result<()> {
     mount::cut_propagation()
 }
 
-fn clone_dir(path: &PathBuf) -> Result<std::os::fd::OwnedFd> {
+fn clone_dir(path: &Path) -> Result<std::os::fd::OwnedFd> {
     Ok(mount::clone_tree(path, &Options { bind: true, recursive: true, ..Options::default() })?.tree)
 }
 

@@ -9,6 +9,7 @@
 //! | exit.json | code and time of the last end | supervisor, or who finds it dead |
 //! | stopped | a person ended it: no restart policy overrides that | stop, kill; start removes it |
 //! | socket | where the supervisor listens | supervisor |
+//! | files.lock | held by who has the root mounted to copy files while it does not run | cp |
 //! | upper/ work/ merged/ | overlay; or rootfs/ where overlay is refused | supervisor |
 //! | hosts hostname resolv.conf log | | create, supervisor |
 //! | home/ | the home of a shell's person | create |

@@ -35,7 +35,11 @@ pub(super) fn mount(store: &Store, lower: &[PathBuf], upper: &Upper<'_>, volatil
     let tree = location(&point).with_context(about)?;
     match process::fork((libc::CLONE_NEWNS | libc::CLONE_FILES) as u64, None).with_context(about)? {
         Forked::Child => {
-            let marks = [(store.ids != Ids::Root, ",userxattr"), (volatile, ",volatile")];
+            let marks = [
+                (store.ids == Ids::Root, ",redirect_dir=off"),
+                (store.ids != Ids::Root, ",userxattr"),
+                (volatile, ",volatile"),
+            ];
             let marks: String = marks.iter().filter(|(is_set, _)| *is_set).map(|(_, text)| *text).collect();
             let code = match mount_and_clone(&point, lower, upper, &marks, &tree) {
                 Ok(()) => 0,

@@ -182,6 +182,11 @@ pub(super) fn overlay(
             return old_overlay::mount(store, lower, &Upper::Disk(upper, work), volatile);
         }
     }
+    if store.ids == Ids::Root {
+        // What diff and commit read in the upper directory is to be all of a change, whatever this kernel's default is: a
+        // directory that was moved, not a note of where it was.
+        strings.extend([("redirect_dir", "off".into()), ("metacopy", "off".into())]);
+    }
     strings.extend([
         ("source", "overlay".into()),
         ("upperdir", name(&upper_fd)),

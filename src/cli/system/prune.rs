@@ -15,6 +15,7 @@ use crate::engine::{self, Engine};
 use crate::error;
 use crate::image::remove::{self, Options, Removed};
 use crate::store::image::Entry;
+use crate::store::journal::{self, Event, Kind};
 use crate::store::layer::usage;
 use crate::store::volume::Volume;
 use crate::store::{container, draft};
@@ -74,6 +75,8 @@ pub(in crate::cli) fn container_prune(matches: &ArgMatches, session: &mut Sessio
     let engine = session.engine_as_root()?;
     let mut pruned = Pruned::default();
     pruned.containers(&engine, &chosen)?;
+    let event = Event::now(Kind::Container, "prune", "").with("reclaimed", pruned.bytes.to_string());
+    journal::note(&engine.store, &event);
     pruned.tell()
 }
 

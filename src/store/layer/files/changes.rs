@@ -104,6 +104,9 @@ impl Walk<'_> {
         whole: bool,
         depth: usize,
     ) -> Result<()> {
+        if self.compared.new.is_covered(&new[now.top], name) {
+            return Ok(());
+        }
         let is_dir = !now.dirs.is_empty();
         if then.is_none() && self.is_ignored(&new[now.top], name, is_dir)? {
             return Ok(());

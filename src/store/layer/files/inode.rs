@@ -24,8 +24,8 @@ pub struct Inode {
     pub entry: Entry,
     /// The content, where it is a regular file.
     pub file: Option<File>,
-    /// How many names it has.
-    pub n_links: u64,
+    /// Whether it has more than one name.
+    pub has_more_names: bool,
     /// Device and inode number.
     pub key: (u64, u64),
 }
@@ -97,7 +97,7 @@ fn of(place: Option<(BorrowedFd<'_>, &[u8])>, fd: &OwnedFd, stat: &Stat, path: &
                 return Ok(Inode {
                     entry,
                     file,
-                    n_links: stat.st_nlink as u64,
+                    has_more_names: stat.st_nlink > 1,
                     key: (stat.st_dev, stat.st_ino),
                 });
             };
@@ -113,7 +113,7 @@ fn of(place: Option<(BorrowedFd<'_>, &[u8])>, fd: &OwnedFd, stat: &Stat, path: &
         file = None;
         entry.payload = 0;
     }
-    Ok(Inode { entry, file, n_links: stat.st_nlink as u64, key: (stat.st_dev, stat.st_ino) })
+    Ok(Inode { entry, file, has_more_names: stat.st_nlink > 1, key: (stat.st_dev, stat.st_ino) })
 }
 
 /// Attributes of what can be opened, and what is kept in them of the owner and the device.

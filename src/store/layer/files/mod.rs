@@ -35,7 +35,7 @@ pub type Links = HashMap<(u64, u64), Vec<u8>>;
 
 /// Makes an inode that was seen before a hard link to its first name.
 pub fn link(links: &mut Links, inode: &mut Inode) {
-    if inode.n_links < 2 || matches!(inode.entry.kind, Kind::Directory | Kind::Ignored) {
+    if !inode.has_more_names || matches!(inode.entry.kind, Kind::Directory | Kind::Ignored) {
         return;
     }
     match links.get(&inode.key) {

@@ -105,6 +105,11 @@ impl Source {
         Ok(is_last)
     }
 
+    /// Whether something else is mounted there, where the walk is to stay on one mount.
+    pub(super) fn is_covered(&self, parent: &OwnedFd, name: &[u8]) -> bool {
+        self.mount.is_some() && mount_id(parent, name) != self.mount
+    }
+
     /// Whether the lowest of these directories hides what lies beneath.
     pub(super) fn hides(&self, dirs: &[OwnedFd]) -> bool {
         let is_opaque = |dir| self.overlay.as_ref().is_some_and(|o| o.is_opaque(dir).unwrap_or(false));
@@ -131,7 +136,7 @@ impl Source {
             let length = path.len();
             join(path, &name);
             let parent = &dirs[child.top];
-            let is_covered = self.mount.is_some() && mount_id(parent, &name) != self.mount;
+            let is_covered = self.is_covered(parent, &name);
             visit(&Found { path, parent, name: &name, is_covered })?;
             if !child.dirs.is_empty() && !is_covered {
                 let inner = self.inner(dirs, &name, &child)?;

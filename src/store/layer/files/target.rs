@@ -298,7 +298,7 @@ impl Target {
             Ok(()) => set_special(self.dir(), name, entry, &self.owners),
             // In a user name space: an empty file stands for it, as in layers.
             Err(error) if error.downcast_ref() == Some(&Errno::PERM) => {
-                let file = make_over(self.dir(), name, |dir, name| create(dir, name))?;
+                let file = make_over(self.dir(), name, create)?;
                 match owner::set_node(&file, node) {
                     Ok(()) | Err(Errno::NOTSUP) => {}
                     Err(error) => return Err(error).context("cannot keep the device number"),
