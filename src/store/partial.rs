@@ -156,7 +156,7 @@ impl Drop for Partial {
     }
 }
 
-/// Removes the partials that nobody fetches and nobody has gone on with for so long. Returns the bytes that the disk gets
+/// Removes the partials that nobody fetches, and that nobody has gone on with for so long or needs any more. Returns the bytes that the disk gets
 /// back.
 pub fn sweep(store: &Store, unused_for: Duration) -> Result<u64> {
     let mut bytes = 0;
@@ -173,7 +173,7 @@ pub fn sweep(store: &Store, unused_for: Duration) -> Result<u64> {
         }
         // One from the future, by a clock that was wrong, is old.
         let age = SystemTime::now().duration_since(modified).unwrap_or(Duration::MAX);
-        if age >= unused_for {
+        if age >= unused_for || is_there(store, &digest)? {
             for tree in &trees {
                 bytes += layer::usage::of(tree).unwrap_or(0);
             }
@@ -195,12 +195,16 @@ pub fn dead(store: &Store) -> Result<Vec<Digest>> {
         let age =
             file.metadata().and_then(|m| m.modified()).ok().map(|m| m.elapsed().unwrap_or(Duration::MAX));
         let is_old = age.is_some_and(|age| age >= KEPT);
-        let is_there = super::blob::is_own(store, &digest)? || layer::is_own(store, &digest)?;
-        if !is_held && (is_old || is_there) {
+        if !is_held && (is_old || is_there(store, &digest)?) {
             found.push(digest);
         }
     }
     Ok(found)
+}
+
+/// Whether what was fetched came by another way.
+fn is_there(store: &Store, digest: &Digest) -> Result<bool> {
+    Ok(super::blob::is_own(store, digest)? || layer::is_own(store, digest)?)
 }
 
 /// Removes what [`dead`] names.
@@ -303,6 +307,14 @@ mod tests {
         drop(other);
         assert_eq!(sweep(store, KEPT).unwrap(), 0);
         assert_eq!(list(store).unwrap().len(), 2);
+        // What was got by another way is of no use.
+        blob::put(store, b"2").unwrap();
+        assert_eq!(dead(store).unwrap(), [left]);
+        sweep(store, KEPT).unwrap();
+        assert_eq!(list(store).unwrap(), [held.clone()]);
+        let other = claim(store, &Digest::of(b"3")).unwrap().unwrap();
+        other.file().write_all_at(b"3", 0).unwrap();
+        drop(other);
         sweep(store, Duration::ZERO).unwrap();
         assert_eq!(list(store).unwrap(), [held]);
     }

@@ -6,6 +6,9 @@
 //! layers that are unpacked side by side; the others are unnamed files in the store. What a file has of a window is not
 //! kept in our memory (`sys::zstd`), and the kernel writes it out only where it must: so what a pull needs does not depend
 //! on what its layers say.
+//!
+//! A frame made to refer everywhere at once has, for a moment, as many pages of its window mapped as it likes: they are the
+//! page cache's, which the kernel takes back where memory is short.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
