@@ -75,6 +75,7 @@ mod wait;
 
 mod additional_store;
 mod archive;
+mod fifty;
 mod guest;
 mod honest_registry;
 mod hostile_registry;
