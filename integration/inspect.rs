@@ -14,6 +14,7 @@ for_each_user!(
     what_was_asked_for,
     sizes,
     other_types,
+    what_is_executed,
 );
 
 fn inspect(s: &Sandbox, args: &[&str]) -> Value {
@@ -278,4 +279,17 @@ fn other_types(s: &Sandbox) {
     typed("teapot", "both").exits(1).complains("teapot");
     let out = s.dhow(["inspect", "No/Name", "none"]).output().exits(1).complains("no such object");
     assert!(out.text().contains("\"none\""), "{}", out.report());
+}
+
+fn what_is_executed(s: &Sandbox) {
+    s.detached(["--name", "c1"], ["sh", "-c", "sleep 1000 & sleep 1000"]);
+    let ids = || -> Value { serde_json::from_str(&s.inspect("c1", "{{json .ExecIDs}}")).unwrap() };
+    assert_eq!(ids(), Value::Null, "its own processes are none");
+    s.dhow(["exec", "-d", "c1", "sh", "-c", "sleep 1001 & sleep 1001"]).ok();
+    let one = crate::wait::until("the exec to be seen", || Some(ids()).filter(|ids| ids.is_array()));
+    assert_eq!(one.as_array().unwrap().len(), 1, "{one}");
+    assert_eq!(one[0].as_str().unwrap().len(), 64);
+    assert_eq!(ids(), one, "the same whoever asks");
+    s.dhow(["exec", "c1", "killall", "sleep"]).output();
+    crate::wait::until("the exec to end", || ids().is_null().then_some(()));
 }

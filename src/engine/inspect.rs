@@ -4,8 +4,11 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Engine, inspect_config, inspect_host, inspect_mounts, inspect_network, list, reap, size};
+use super::{
+    Engine, inspect_config, inspect_host, inspect_mounts, inspect_network, list, processes, reap, size,
+};
 use crate::fs;
+use crate::oci::Digest;
 use crate::oci::runtime::Spec;
 use crate::spec::options::Options;
 use crate::store::container::{ContainerDir, Exit, Record, Source, State, Status};
@@ -53,7 +56,7 @@ pub fn inspect(engine: &Engine, wanted: &str, with_size: bool) -> Result<Value> 
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": null,
+        "ExecIDs": exec_ids(&record.id, &status)?,
         "HostConfig": inspect_host::host_config(&options, &record, &spec),
         "GraphDriver": { "Data": graph(&engine.store, &record, &dir), "Name": driver },
     });
@@ -102,6 +105,22 @@ fn state(status: &Status, last: Option<&State>) -> Value {
         Status::Exited(exit) => of("exited", false, 0, Some(exit)),
         Status::Dead(_) => of("exited", false, 0, None),
     }
+}
+
+/// What `exec` has going in it: processes in the container whose parent is not. Nobody notes their ids: they follow from what
+/// the kernel knows of the process, so that they are the same whoever asks. null without any.
+fn exec_ids(id: &str, status: &Status) -> Result<Value> {
+    let Some(state) = status.run() else { return Ok(Value::Null) };
+    let all = processes::of(state)?;
+    let is_inside = |pid: i32| all.iter().any(|process| process.pid == pid);
+    let ids: Vec<String> = all
+        .iter()
+        .filter(|process| process.pid != state.init.pid && !is_inside(process.parent))
+        .map(|process| {
+            Digest::of(format!("{id} {} {}", process.pid, process.start).as_bytes()).hex().to_owned()
+        })
+        .collect();
+    Ok(if ids.is_empty() { Value::Null } else { json!(ids) })
 }
 
 /// The directories that overlay stacks. What only the supervisor has mounted is not at MergedDir for others to see.
