@@ -2,10 +2,12 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 ARCH := $(shell uname -m)
+PREFIX ?= /usr/local
+SHARE = $(DESTDIR)$(PREFIX)/share
 RELEASE := target/$(ARCH)-unknown-linux-gnu/release/dhow
 
 .DEFAULT_GOAL := help
-.PHONY: help build static demo prepare test check bench fmt
+.PHONY: help build static demo install prepare test check bench fmt
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -16,6 +18,15 @@ build: ## Build the release binary
 static: build ## Build, and make sure that the binary needs nothing but the kernel
 	@if ldd $(RELEASE) 2>/dev/null | grep -q '=>'; then echo "$(RELEASE) is dynamic:"; ldd $(RELEASE); exit 1; fi
 	@ls -l $(RELEASE)
+
+install: ## Install the binary, completions and manual pages to PREFIX (/usr/local), beneath DESTDIR
+	@test -x $(RELEASE) || { echo "there is no $(RELEASE) yet: make build"; exit 1; }
+	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	install -D -m 755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/dhow
+	$(RELEASE) completion bash >$(SHARE)/bash-completion/completions/dhow
+	$(RELEASE) completion zsh >$(SHARE)/zsh/site-functions/_dhow
+	$(RELEASE) completion fish >$(SHARE)/fish/vendor_completions.d/dhow.fish
+	$(RELEASE) man $(SHARE)/man/man1
 
 demo: build ## Build, make a root file system from a Debian package, run a container
 	integration/demo $(RELEASE)

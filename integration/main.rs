@@ -90,6 +90,7 @@ mod bad_days;
 mod boot;
 mod cgroup_v2;
 mod commit;
+mod completions;
 mod cp;
 mod cp_hostile;
 mod cron;

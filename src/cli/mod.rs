@@ -5,6 +5,7 @@ mod attach;
 mod boot;
 mod choose;
 mod commit;
+mod complete;
 mod cp;
 mod defaults;
 mod events;
@@ -24,6 +25,7 @@ mod life_flags;
 mod log_flags;
 mod login;
 mod logs;
+mod man;
 mod manifest;
 mod mount_flags;
 mod out;
@@ -128,6 +130,11 @@ pub(crate) fn events(event: Event) {
 
 /// The program: one command, its exit code.
 pub fn main(mut args: Vec<OsString>) -> u8 {
+    if args.get(1).is_some_and(|word| word == "__complete") {
+        args.remove(1);
+        let found = prepare(&mut args.clone());
+        return complete::answer(&args[1..], found);
+    }
     let found = prepare(&mut args);
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,

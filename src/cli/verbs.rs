@@ -8,7 +8,9 @@ use super::{
 // A line of their own for those that came later: lists are where branches meet.
 use super::attach;
 use super::commit;
+use super::complete;
 use super::cp;
+use super::man;
 use super::pause;
 use super::rename;
 use super::restart;
@@ -139,6 +141,13 @@ pub(super) static TOP: &[Verb] = &[
     EVENTS,
     INFO,
     SETUP,
+    verb!(
+        "completion",
+        "Print the script that completes what is typed in a shell",
+        complete::completion_args,
+        complete::completion
+    ),
+    verb!("man", "Write the manual pages", man::man_args, man::man_verb),
     verb!("version", "Show the version", system::info::args, system::info::version),
 ];
 
