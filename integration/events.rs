@@ -1,5 +1,6 @@
 //! `dhow events`: what many processes note is read by many, with no daemon between them.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::process::Stdio;
@@ -16,6 +17,7 @@ for_each_user!(
     since_until_and_filters,
     followed_as_it_happens,
     ends_with_its_reader,
+    several_readers_of_fifty_containers,
     wrong_input,
     a_journal_that_is_in_the_way,
 );
@@ -111,6 +113,42 @@ fn ends_with_its_reader(s: &Sandbox) {
     );
     let first = s.program("/bin/sh").args(["-c", &script]).ok();
     assert!(first.contains("image import"), "{first}");
+}
+
+fn several_readers_of_fifty_containers(s: &Sandbox) {
+    const N: usize = 50;
+    let follow = || {
+        let flags = ["events", "--since", "1h", "--filter", "type=container"];
+        s.dhow(flags).args(["--format", "{{.Actor.Attributes.name}} {{.Action}}"]).spawn_with(|c| {
+            c.stdout(Stdio::piped());
+        })
+    };
+    let mut readers = [follow(), follow(), follow()];
+    let mut runs: Vec<_> = (0..N)
+        .map(|n| s.dhow(["run", "--rm", "--name", &format!("c{n}"), "busybox", "true"]).spawn_with(|_| ()))
+        .collect();
+    runs.iter_mut().for_each(|run| assert_eq!(run.code(), 0));
+    for reader in &mut readers {
+        let mut lines = BufReader::new(reader.child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut of_each: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        // The last thing that happens to each is its end.
+        for _ in 0..N {
+            loop {
+                let line = lines.next().unwrap();
+                let (name, action) = line.split_once(' ').unwrap();
+                of_each.entry(name.to_owned()).or_default().push(action.to_owned());
+                if action == "destroy" {
+                    break;
+                }
+            }
+        }
+        assert_eq!(of_each.len(), N);
+        for (name, actions) in of_each {
+            assert_eq!(actions, ["create", "attach", "start", "die", "destroy"], "{name}");
+        }
+        reader.signal(rustix::process::Signal::INT);
+        reader.code();
+    }
 }
 
 fn wrong_input(s: &Sandbox) {

@@ -24,7 +24,7 @@ for_each_user!(
     a_syslog_that_is_not_there,
     wrong_options,
 );
-for_root!(journald);
+for_root!(journald, full_disk);
 
 fn files_are_rotated(s: &Sandbox) {
     let flags = ["--name", "c1", "--log-opt", "max-size=10k", "--log-opt", "max-file=2"];
@@ -237,4 +237,36 @@ fn journald(s: &Sandbox) {
         command(&flags).output().complains("no systemd journal").expect("an error", |o| o.code == 125);
         s.assert_nothing_left();
     }
+}
+
+fn full_disk(s: &Sandbox) {
+    let dhow = crate::sandbox::dhow().display();
+    let tar = crate::images::busybox().display();
+    // A disk of its own, in a mount name space of its own. What the container says apart from its log goes to another.
+    let script = format!(
+        "set -e; mkdir -p at said; mount -t tmpfs -o size=30M tmpfs at
+         d='{dhow} --root at/store'
+         $d import {tar} small >/dev/null
+         $d run -d --name c1 -v $PWD/said:/said small sh -c '
+             trap a=1 USR1; trap b=1 USR2; echo begin; until [ $a ]; do sleep 0.05; done
+             seq 1 100000; : > /said/done; until [ $b ]; do sleep 0.05; done; echo end; exit 7' >/dev/null
+         until $d logs c1 | grep -q begin; do :; done
+         head -c 40000000 /dev/zero > at/fill 2>/dev/null || true
+         $d kill -s USR1 c1 >/dev/null
+         until [ -e said/done ]; do :; done
+         rm at/fill
+         $d kill -s USR2 c1 >/dev/null
+         $d wait c1
+         $d logs c1 2>&1
+         $d rm c1 >/dev/null; umount at"
+    );
+    let text = s.program("unshare").args(["-m", "sh", "-c", &script]).output().exits(0).text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..2], ["7", "begin"]);
+    assert_eq!(lines.last(), Some(&"end"), "the container went on, and so did its log");
+    let lost =
+        lines.iter().filter(|line| line.starts_with("[dhow: output is missing here: cannot write")).count();
+    assert_eq!(lost, 1, "the loss is told, once, where it is");
+    let is_number = |line: &&&str| line.parse::<u32>().is_ok();
+    assert!(lines[1..].iter().filter(is_number).count() < 100_000, "nothing was lost: the disk was not full");
 }
