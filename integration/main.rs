@@ -38,6 +38,7 @@
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
+//! | `secrets` | what has them, and what never does |
 //! | `store_care` | `system check` |
 //! | `identity` | `--userns`, `own`, users without a name |
 //! | `volumes` | volumes, -v, --mount, --volumes-from |
@@ -144,6 +145,7 @@ mod run_process;
 mod run_security;
 mod run_streams;
 mod run_terminal;
+mod secrets;
 mod self_exe;
 mod settings;
 mod setup;

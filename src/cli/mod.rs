@@ -46,6 +46,7 @@ mod rm;
 mod run;
 mod run_flags;
 mod search;
+mod secret;
 mod shell;
 mod start;
 mod stats;

@@ -6,7 +6,8 @@ use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{
-    flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags, user_flags,
+    flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags, secret,
+    user_flags,
 };
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
@@ -103,7 +104,7 @@ pub(super) fn flags(command: Command) -> Command {
         if *short == '\0' { arg } else { arg.short(*short) }
     };
     let common = log_flags::add(life_flags::add(registry_flags::add(command)));
-    user_flags::add(job_flags::add_common(health_flags::add(common)))
+    secret::add(user_flags::add(job_flags::add_common(health_flags::add(common))))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
@@ -171,6 +172,7 @@ pub(super) fn read_for(
         log,
         log_config,
         healthcheck: health_flags::healthcheck(matches)?,
+        secrets: secret::wanted(matches)?,
         restart: life_flags::restart(matches)?,
         timeout: life_flags::timeout(matches)?,
         person: None,

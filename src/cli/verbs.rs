@@ -14,6 +14,7 @@ use super::man;
 use super::pause;
 use super::rename;
 use super::restart;
+use super::secret;
 use super::update;
 use super::volume;
 use super::wait;
@@ -288,6 +289,19 @@ pub(super) static VOLUME: &[Verb] = &[
         volume::exists_verb
     ),
 ];
+pub(super) static SECRET: &[Verb] = &[
+    verb!("create", "Keep a secret", secret::create_args, secret::create_verb),
+    verb!("ls", "List secrets", secret::ls_args, secret::ls_verb, "list"),
+    verb!("inspect", "Show what may be told of secrets", secret::inspect_args, secret::inspect_verb),
+    verb!("rm", "Remove secrets", secret::rm_args, secret::rm_verb, "remove"),
+    verb!(
+        "exists",
+        "Tell by the exit code whether there is such a secret",
+        secret::exists_args,
+        secret::exists_verb
+    ),
+];
+
 pub(super) static HEALTHCHECK: &[Verb] =
     &[verb!("run", "Run the health check of a container now", healthcheck::run_args, healthcheck::run_verb)];
 
@@ -297,6 +311,7 @@ pub(super) static GROUPS: &[(&str, &str, &[Verb])] = &[
     ("healthcheck", "Work with the health checks of containers", HEALTHCHECK),
     ("image", "Work with images", IMAGE),
     ("manifest", "Work with lists of images for several platforms", MANIFEST),
+    ("secret", "Work with secrets", SECRET),
     ("volume", "Work with volumes", VOLUME),
     ("system", "Work with the store as a whole", SYSTEM),
 ];

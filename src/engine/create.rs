@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
-use super::{Engine, devices, identity, mounts, name, overlap, reap, zone};
+use super::{Engine, devices, identity, mounts, name, overlap, reap, secret, zone};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
@@ -55,6 +55,8 @@ pub struct CreateOptions {
     pub timeout: Option<u64>,
     /// Who of this machine it runs as, if it is a shell's.
     pub person: Option<Person>,
+    /// Secrets.
+    pub secrets: Vec<secret::Wanted>,
     /// All else.
     pub options: Options,
 }
@@ -94,6 +96,7 @@ pub struct Planned {
     take_over: bool,
     /// The file of its time zone.
     zone_data: Option<Vec<u8>>,
+    secrets: Vec<crate::store::secret::Value>,
     record: Record,
     spec: Spec,
     hostname: String,
@@ -127,6 +130,8 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
     let zone = options.time_zone.as_deref().map(|z| zone::look_up(store, &wanted.from, z)).transpose()?;
     let (zone_name, zone_data) = zone.map_or((None, None), |z| (Some(z.name), z.data));
     options.time_zone = zone_name;
+    options.secrets = wanted.secrets.iter().map(|one| one.secret.clone()).collect();
+    let secrets = secret::values(engine, &wanted.secrets)?;
     let dir = ContainerDir::of(store, &id);
     let found = devices::look_up(&options, &store.ids)?;
     // In a user name space no device can be made, only the host's be bound.
@@ -141,6 +146,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         guards_devices: store.ids == Ids::Root,
         devices,
         device_binds,
+        secrets: crate::store::secret::dir_of(store, &id),
         has_zone: zone_data.is_some(),
         host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         places: planned_mounts.places.clone(),
@@ -188,6 +194,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         name: wanted.name,
         take_over: wanted.take_over,
         zone_data,
+        secrets,
         record,
         spec,
         hostname,
@@ -210,7 +217,8 @@ fn with_home<'a>(options: &'a Options, person: Option<&Person>, dir: &ContainerD
 /// Makes what was planned.
 pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
     let store = &engine.store;
-    let Planned { name, take_over, zone_data, mut record, spec, hostname, options, mounts } = planned;
+    let Planned { name, take_over, zone_data, secrets, mut record, spec, hostname, options, mounts } =
+        planned;
     reap::sweep(store)?;
     if let Some(name) = &name {
         reap::settle_name(store, name)?;
@@ -240,6 +248,10 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
     let held_off = gc::hold_off(store)?;
     check_layers(store, &mut record)?;
     let no_removals = if record.volumes.is_empty() { None } else { Some(volume::hold_off(store)?) };
+    let kept_secrets = match &secrets[..] {
+        [] => None,
+        all => Some(crate::store::secret::keep(store, &record.id, all)?),
+    };
     let (dir, lock) = match name {
         Some(name) => {
             record.name = name;
@@ -247,6 +259,7 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
         }
         None => create_unnamed(engine, &mut record, &files)?,
     };
+    kept_secrets.into_iter().for_each(crate::store::secret::Kept::stay);
     drop((held_off, pins));
     // The record is there first: whoever removes volumes sees that these are in use, and whoever finds us killed finds
     // whose they are.

@@ -64,7 +64,7 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
     if options.terminal && !env.iter().any(|e| e.starts_with("TERM=")) {
         env.push("TERM=xterm".into());
     }
-    for new in &options.env {
+    for new in super::secret::variables(&engine.store, &record)?.iter().chain(&options.env) {
         let key = format!("{}=", new.split('=').next().unwrap_or_default());
         env.retain(|e| !e.starts_with(&key));
         env.push(new.clone());

@@ -35,6 +35,7 @@ pub mod remove;
 pub mod rename;
 pub mod reset;
 pub mod restart;
+pub mod secret;
 pub mod shell;
 pub mod size;
 pub mod start;

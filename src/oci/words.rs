@@ -1,6 +1,8 @@
 //! Option words of mounts that the runtime spec does not have. They stand in config.json, and mean the same to whoever
 //! writes them there.
 
+/// The type of a mount that is the container's secrets: see `runtime::secrets`.
+pub const SECRETS: &str = "x-dhow.secrets";
 /// What is mounted of the source, resolved beneath it: `x-dhow.subpath=PATH`.
 pub const SUBPATH: &str = "x-dhow.subpath=";
 /// Only the mount itself is read-only, and not what is mounted beneath it.

@@ -89,6 +89,12 @@ fn refuse(spec: &Spec) -> Result<()> {
 /// What comes nearest to a mount: a copy of the bundle's own files, a directory for a tmpfs.
 fn place(root: &Root, mount: &Mount, bundle: &Path, is_ours: bool) -> Result<()> {
     let destination = mount.destination();
+    if super::secrets::is_one(mount) {
+        return Err(anyhow!(
+            "cannot give secrets in this sandbox: what is not to be written to a disk needs a mount"
+        ))
+        .hint(HINT);
+    }
     // The image's own volumes: what it has there is in the copy.
     if mount.options().iter().flatten().any(|word| word == OPTIONAL) {
         return if is_ours {

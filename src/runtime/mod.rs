@@ -22,6 +22,7 @@ pub mod role;
 pub mod rootfs;
 pub mod sealed;
 pub mod seccomp;
+mod secrets;
 pub mod sync;
 mod tend;
 mod terminal;

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::rootfs::{Root, is_dir, is_proc};
+use super::secrets;
 use crate::error::ResultExt;
 use crate::oci::runtime::Mount;
 use crate::oci::words::{OPTIONAL, OWN, READ_ONLY_ALONE, SUBPATH};
@@ -180,6 +181,9 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
 
 /// Puts a mount that the spec asks for beneath the root. `detached` is its tree if it is a bind mount.
 pub fn place(root: &Root, mount: &Mount, detached: Option<Detached>) -> Result<()> {
+    if secrets::is_one(mount) {
+        return secrets::place(root, mount);
+    }
     let destination = mount.destination();
     let about = || format!("cannot mount on {} in the container", destination.display());
     let (tree, is_dir) = match detached {

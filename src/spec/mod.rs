@@ -37,6 +37,8 @@ pub struct Facts<'a> {
     pub devices: Vec<crate::oci::runtime::LinuxDevice>,
     /// Devices that are bound, not made: path on the host, path in the container.
     pub device_binds: Vec<(std::path::PathBuf, std::path::PathBuf)>,
+    /// Where the values of secrets lie.
+    pub secrets: std::path::PathBuf,
     /// Whether the bundle has the time zone's file, `localtime`.
     pub has_zone: bool,
     /// The machine's name.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::Facts;
 use super::mount::{Mount as Asked, Origin, Recursive};
-use super::options::Options;
+use super::options::{Options, Secret};
 use crate::oci::runtime::Mount;
-use crate::oci::words::{OPTIONAL, OWN, READ_ONLY_ALONE, SUBPATH};
+use crate::oci::words::{OPTIONAL, OWN, READ_ONLY_ALONE, SECRETS, SUBPATH};
 
 /// Docker's size of /dev/shm.
 const SHM_SIZE: u64 = 64 << 20;
@@ -66,6 +66,13 @@ pub(super) fn build(options: &Options, facts: &Facts<'_>) -> Vec<Mount> {
     let bound =
         |(host, target): &(PathBuf, PathBuf)| mount(target, "bind", host, &["bind", "nosuid", "noexec"]);
     mounts.extend(facts.device_binds.iter().map(bound));
+    let as_files = options.secrets.iter().enumerate().filter(|(_, secret)| !secret.is_env);
+    let word = |(n, s): (usize, &Secret)| format!("{n}:{}:{}:{:o}:{}", s.uid, s.gid, s.mode, s.target);
+    let secrets: Vec<String> = as_files.map(word).collect();
+    if !secrets.is_empty() {
+        let words: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        mounts.push(mount(Path::new("/run/secrets"), SECRETS, &facts.secrets, &words));
+    }
     mounts
 }
 

@@ -85,6 +85,9 @@ pub struct Options {
     pub stop_signal: Option<String>,
     /// Seconds.
     pub stop_timeout: Option<u64>,
+    /// Secrets; their values are kept elsewhere, by their number here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Secret>,
     /// Time zone: what TZ says.
     pub time_zone: Option<String>,
     /// Badness for the kernel's choice of whom to kill.
@@ -144,6 +147,23 @@ pub enum ImageVolumes {
     Tmpfs,
     /// Nothing.
     Ignore,
+}
+
+/// How a secret is given.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Secret {
+    /// What it is called.
+    pub name: String,
+    /// The file's absolute path, or the variable.
+    pub target: String,
+    /// As a variable, not as a file.
+    pub is_env: bool,
+    /// The file's owner.
+    pub uid: u32,
+    /// The file's group.
+    pub gid: u32,
+    /// The file's mode.
+    pub mode: u32,
 }
 
 /// A device of the host.

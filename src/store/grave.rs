@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::container::{ContainerDir, Record, ephemeral};
 use super::draft::Removed;
 use super::journal::{Event, Kind, note_all};
+use super::secret;
 use super::{Store, name, volume};
 use crate::fs;
 
@@ -31,6 +32,13 @@ impl ContainerDir {
         match (ContainerDir { path: grave.clone() }).record() {
             Ok(record) => {
                 name::release(store, &record.name, &record.id)?;
+                if record
+                    .options
+                    .get("secrets")
+                    .is_some_and(|all| all.as_array().is_some_and(|a| !a.is_empty()))
+                {
+                    secret::forget(store, &record.id)?;
+                }
                 if record.auto_remove {
                     volumes = bury_volumes(store, &record)?;
                 }

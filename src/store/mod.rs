@@ -27,6 +27,7 @@ pub mod pin;
 mod restart;
 pub mod rootfs;
 pub mod rotated;
+pub mod secret;
 pub mod shipped;
 mod status;
 pub mod turn;
@@ -50,6 +51,7 @@ pub const ENTRIES: &[&str] = &[
     "volumes.lock",
     "turns.lock",
     "booted",
+    "secrets",
     "ephemeral",
     "events",
     "images",

@@ -38,6 +38,7 @@ mod pause;
 mod person;
 mod relay;
 mod requests;
+mod secrets;
 pub mod serve;
 mod start;
 mod timers;
@@ -56,6 +57,7 @@ pub use emulation::hand_over as hand_over_listener;
 pub use guests::{ERR, OUT, TYPED};
 pub use identity::{apply_user, keep_groups, moves_of};
 pub use person::{become_person, runtime_dir};
+pub use secrets::variables as secret_variables;
 pub use start::read_spec;
 pub use visit::{Answer, ask, ask_now, connect};
 

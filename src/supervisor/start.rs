@@ -80,6 +80,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     let mut spec = read_spec(dir)?;
     let ids = identity::inner_ids(store, &spec, record)?;
     let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
+    super::secrets::add(&mut spec, store, record)?;
     identity::resolve_user(&mut spec, store, record, (&root.0, ids), warn)?;
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
