@@ -28,6 +28,7 @@ for_each_user!(
     made_and_removed_at_once,
     killed_while_copying,
     events_of_volumes,
+    layers_are_seen_as_one,
     in_a_sandbox_without_mounts,
 );
 for_root!(a_full_disk_while_copying);
@@ -440,4 +441,25 @@ fn in_a_sandbox_without_mounts(s: &Sandbox) {
                   dhow run --rm inner cat /etc/motd; dhow volume ls -q; dhow run --rm -v /asked inner true || echo refused";
     let out = s.sh(["-v", &program, "-v", &tar], script).output().exits(0);
     assert_eq!(out.text(), "hello\nrefused", "{}", out.report());
+}
+
+fn layers_are_seen_as_one(s: &Sandbox) {
+    let script = "mkdir -p /data/old /data/keep && echo 1 > /data/old/f && echo low > /data/keep/low && ln -s /data /via";
+    s.dhow(["run", "--name", "one", "busybox", "sh", "-c", script]).ok();
+    s.dhow(["commit", "one", "one"]).ok();
+    let script = "rm -r /data/old; mkdir /data/old; echo new > /data/old/n; echo top > /data/keep/top; rm /data/keep/low";
+    s.dhow(["run", "--name", "two", "one", "sh", "-c", script]).ok();
+    s.dhow(["commit", "-c", "VOLUME /data", "two", "two"]).ok();
+    let find = "find /data | sort | tr '\\n' ' '; cat /data/*/*";
+    let want = "/data /data/keep /data/keep/top /data/old /data/old/n top\nnew";
+    assert_eq!(run(s, &["--image-volume", "ignore"], "two", find), want);
+    assert_eq!(run(s, &[], "two", find), want);
+    assert_eq!(run(s, &["--userns", "keep-id", "-v", "v:/data"], "two", find), want);
+    let mount = |fields: &str, script: &str| {
+        s.sh(["--mount", &format!("type=image,source=two,target=/i{fields}")], script).ok()
+    };
+    assert_eq!(mount("", "cat /i/data/*/*; touch /i/x || echo ro"), "top\nnew\nro");
+    assert_eq!(mount(",image-subpath=via/keep", "ls /i; touch /i/x || echo ro"), "top\nro");
+    assert_eq!(mount(",image-subpath=data/keep/top", "cat /i; grep -c ' /i ' /proc/mounts"), "top\n1");
+    s.dhow(["rm", "one", "two"]).ok();
 }

@@ -2,7 +2,7 @@
 //! what is mounted and where it goes are both descriptors, so no name is resolved twice.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -179,6 +179,18 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
     rustix::mount::move_mount(&tree, c"", &target, c"", flags)
 }
 
+/// A part of a file system that was just made. What is mounted nowhere cannot be cloned (open_tree(2)), so it covers the
+/// container's root for that moment.
+fn part_of(root: &Root, tree: OwnedFd, path: &Path) -> Result<(OwnedFd, bool)> {
+    attach(&tree, root).context("cannot look into it")?;
+    let tree = Root::from(tree);
+    let part = locate_beneath(&tree, path).and_then(|inner| Ok((clone_at(&inner)?, is_dir(&inner)?)));
+    let by_number = format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd());
+    rustix::mount::unmount(by_number, rustix::mount::UnmountFlags::DETACH)
+        .context("cannot take it away again")?;
+    part
+}
+
 /// Puts a mount that the spec asks for beneath the root. `detached` is its tree if it is a bind mount.
 pub fn place(root: &Root, mount: &Mount, detached: Option<Detached>) -> Result<()> {
     if secrets::is_one(mount) {
@@ -192,15 +204,7 @@ pub fn place(root: &Root, mount: &Mount, detached: Option<Detached>) -> Result<(
             let tree = file_system(mount).with_context(about)?;
             match parse_options(mount.options().as_deref().unwrap_or_default()).subpath {
                 None => (tree, true),
-                Some(path) => {
-                    let inner = locate_beneath(&Root::from(tree), &path).with_context(about)?;
-                    let is_dir = self::is_dir(&inner)?;
-                    // Before Linux 6.15 what is mounted nowhere cannot be cloned.
-                    let tree = clone_at(&inner)
-                        .context("this kernel cannot mount a part of it")
-                        .with_context(about)?;
-                    (tree, is_dir)
-                }
+                Some(path) => part_of(root, tree, &path).with_context(about)?,
             }
         }
     };
