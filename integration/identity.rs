@@ -12,7 +12,13 @@ for_each_user!(
     a_number_has_a_name_and_a_home,
     mistakes_are_told,
 );
-for_rootless!(keep_id, keep_id_in_exec, keep_id_as_another, a_keep_id_container_starts_again);
+for_rootless!(
+    keep_id,
+    keep_id_in_exec,
+    keep_id_as_another,
+    keep_id_and_files,
+    a_keep_id_container_starts_again
+);
 for_users_with_many_ids!(a_volume_of_a_user);
 for_root!(root_is_who_they_are, own_leaves_others_alone, own_where_it_cannot_be);
 
@@ -96,6 +102,37 @@ fn keep_id_in_exec(s: &Sandbox) {
         |flags: &[&str], script: &str| s.dhow(["exec"]).args(flags).args(["box", "sh", "-c", script]).ok();
     assert_eq!(exec(&[], "id -u; echo $HOME"), format!("{}\n/home/{}", s.account.uid, s.account.name));
     assert_eq!(exec(&["-u", "0"], "id -u; touch /etc/x && echo done"), "0\ndone");
+}
+
+fn keep_id_and_files(s: &Sandbox) {
+    let roots = if s.user == User::Single {
+        format!("{}:{}", s.account.uid, s.account.gid)
+    } else {
+        "0:0".to_owned()
+    };
+    s.file("f", "f");
+    s.detached(["--name", "box", "--userns", "keep-id"], ["sleep", "1000"]);
+    s.dhow(["create", "--name", "later", "--userns", "keep-id", "busybox", "stat", "-c", "%u:%g", "/tmp/f"])
+        .ok();
+    for name in ["box", "later"] {
+        s.dhow(["cp", "f", &format!("{name}:/tmp/f")]).ok();
+        s.dhow(["cp", &format!("{name}:/tmp/f"), "out"]).ok();
+        assert_eq!(owner(&s.work.join("out")), (s.account.uid, s.account.gid));
+    }
+    assert_eq!(s.dhow(["exec", "box", "stat", "-c", "%u:%g", "/tmp/f"]).ok(), roots);
+    assert_eq!(s.dhow(["start", "-a", "later"]).ok(), roots);
+    s.dhow(["exec", "box", "sh", "-c", "echo mine > /tmp/mine"]).ok();
+    s.dhow(["exec", "-u", "0", "box", "sh", "-c", "echo y >> /etc/motd"]).ok();
+    let diff = s.dhow(["diff", "box"]).ok();
+    assert!(diff.contains("C /etc/motd") && diff.contains("A /tmp/mine"), "{diff}");
+    assert!(!diff.contains("/bin"), "other owners are no change: {diff}");
+    s.dhow(["commit", "box", "made"]).ok();
+    let stat =
+        s.dhow(["run", "--rm", "made", "stat", "-c", "%u:%g", "/etc/motd", "/tmp/mine", "/tmp/f"]).ok();
+    if s.user == User::Ranges {
+        let own = format!("{}:{}", s.account.uid, s.account.gid);
+        assert_eq!(stat, format!("0:0\n{own}\n0:0"), "in the image files are whose they were inside");
+    }
 }
 
 fn a_keep_id_container_starts_again(s: &Sandbox) {

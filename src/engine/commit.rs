@@ -18,7 +18,7 @@ use crate::store::image::{self, Image};
 use crate::store::journal::{self, Event};
 use crate::store::layer;
 use crate::store::layer::files::changes::Change;
-use crate::store::layer::files::{Links, Time, Writer, inode, link};
+use crate::store::layer::files::{Links, Time, Writer, link};
 use crate::store::pin::Pins;
 
 /// How to commit.
@@ -126,7 +126,7 @@ fn pack(trees: &Trees, changes: Option<&[(Change, Vec<u8>)]>, out: &mut dyn Writ
     let Some(changes) = changes else {
         trees.now.walk(&mut |found| match found.path {
             b"" => Ok(()),
-            path => put(&mut writer, &mut links, (found.parent, found.name), path),
+            path => put(trees, &mut writer, &mut links, (found.parent, found.name), path),
         })?;
         return writer.finish();
     };
@@ -143,19 +143,20 @@ fn pack(trees: &Trees, changes: Option<&[(Change, Vec<u8>)]>, out: &mut dyn Writ
             Some((known, fd)) if known == dir => fd,
             _ => tree.open(dir, OFlags::RDONLY | OFlags::DIRECTORY)?,
         };
-        put(&mut writer, &mut links, (&open, name), path)?;
+        put(trees, &mut writer, &mut links, (&open, name), path)?;
         parent = Some((dir.to_vec(), open));
     }
     writer.finish()
 }
 
 fn put(
+    trees: &Trees,
     writer: &mut Writer<'_>,
     links: &mut Links,
     (parent, name): (&OwnedFd, &[u8]),
     path: &[u8],
 ) -> Result<()> {
-    let mut inode = inode::read(parent, name, path)?;
+    let mut inode = trees.read(parent, name, path)?;
     link(links, &mut inode);
     writer.entry(&inode.entry, inode.file.as_mut().map(|file| file as &mut dyn Read))
 }

@@ -94,7 +94,8 @@ pub fn to_container(
             find_place(&Side::Container(&files.root), &Typed::read(path.as_bytes(), Path::new("/")), &from)?;
         check_lasting(&files)?;
         let ownership = if options.archive { Ownership::Kept } else { Ownership::Root };
-        tree(&from, place.name.as_deref(), Target::new(place.dir, &files.ids, ownership, None))
+        let target = Target::moved(place.dir, &files.ids, ownership, None, files.moves);
+        tree(&from, place.name.as_deref(), target)
     };
     note(engine, &files, "extract-to-dir", path);
     copy().with_context(about)
@@ -117,7 +118,8 @@ pub fn to_stream(
             options,
         )?;
         let mut writer = Writer::new(out, false);
-        each(&from, from.name.as_deref(), &mut |inode| {
+        each(&from, from.name.as_deref(), &mut |mut inode| {
+            inode.undo(files.moves);
             let mut file = inode.file;
             writer.entry(&inode.entry, file.as_mut().map(|f| f as &mut dyn Read))
         })?;
@@ -144,7 +146,8 @@ pub fn from_stream(engine: &mut Engine, tar: impl Read + Send, wanted: &str, pat
         let resolve = move |path: &[u8]| {
             root.open(&base.join(OsStr::from_bytes(path)), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
         };
-        let mut target = Target::new(top, &files.ids, Ownership::Kept, Some(Box::new(resolve)));
+        let mut target =
+            Target::moved(top, &files.ids, Ownership::Kept, Some(Box::new(resolve)), files.moves);
         extract(tar, &mut target)?;
         Ok(Copied { bytes: target.bytes, skipped: std::mem::take(&mut target.skipped) })
     };

@@ -9,7 +9,7 @@ use super::Engine;
 use super::trees;
 use crate::store::journal::{self, Event};
 use crate::store::layer::files::changes::Change;
-use crate::store::layer::files::{Kind, Links, Writer, inode, link};
+use crate::store::layer::files::{Kind, Links, Writer, link};
 
 /// What a container changed: paths without the `/` in front, each directory before what is in it.
 pub fn diff(engine: &mut Engine, wanted: &str) -> Result<Vec<(Change, Vec<u8>)>> {
@@ -26,7 +26,7 @@ pub fn export(engine: &mut Engine, wanted: &str, out: &mut dyn Write) -> Result<
     let mut links = Links::new();
     let mut write = || {
         trees.now.walk(&mut |found| {
-            let mut inode = match inode::read(found.parent, found.name, found.path) {
+            let mut inode = match trees.read(found.parent, found.name, found.path) {
                 // It was removed just now.
                 Err(error) if error.downcast_ref() == Some(&Errno::NOENT) => return Ok(()),
                 inode => inode?,

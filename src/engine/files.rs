@@ -16,6 +16,7 @@ use crate::oci::runtime::{Mount, Spec};
 use crate::runtime::mount::{self, Options};
 use crate::runtime::rootfs::Root;
 use crate::store::container::{self, ContainerDir, Record, State, Status};
+use crate::store::mapped::Moves;
 use crate::store::rootfs;
 use crate::supervisor::moves_of;
 use crate::sys::lock::{self, Kind};
@@ -33,6 +34,8 @@ pub struct Files {
     pub record: Record,
     /// How ids are mapped by now.
     pub ids: Ids,
+    /// Which owners are others than they are in the container when it runs.
+    pub moves: Option<Moves>,
     /// What is written is gone when the command ends.
     pub is_fleeting: bool,
     /// Keeps starts and removals waiting.
@@ -48,7 +51,15 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
             Status::Running(state) | Status::Paused(state) => {
                 if let Some(root) = of_running(engine, &state)? {
                     let ids = crate::host::current_ids()?;
-                    return Ok(Files { root, dir, record, ids, is_fleeting: false, _held: Vec::new() });
+                    return Ok(Files {
+                        root,
+                        dir,
+                        record,
+                        ids,
+                        moves: None,
+                        is_fleeting: false,
+                        _held: Vec::new(),
+                    });
                 }
                 dir.wait_unlocked()?;
             }
@@ -95,21 +106,26 @@ fn of_stopped(engine: &mut Engine, dir: ContainerDir, record: Record) -> Result<
     // Overlay must not be mounted twice on the same changes.
     let alone = fs::open_or_create(&dir.file("files.lock"), 0o600)?;
     lock::acquire(&alone, Kind::Exclusive).context("cannot lock the container's files")?;
-    let (root, driver) = assemble(engine, &dir, &record)?;
+    let moves = moves_of(&engine.store, &dir, &record)?;
+    let (root, driver) = assemble(engine, &dir, &record, moves)?;
     let ids = engine.store.ids.clone();
     let is_fleeting = driver == "overlay-memory";
-    Ok(Files { root, dir, record, ids, is_fleeting, _held: vec![shared, alone] })
+    Ok(Files { root, dir, record, ids, moves, is_fleeting, _held: vec![shared, alone] })
 }
 
 /// The root with what its start would mount there of the host's.
-fn assemble(engine: &Engine, dir: &ContainerDir, record: &Record) -> Result<(Root, &'static str)> {
+fn assemble(
+    engine: &Engine,
+    dir: &ContainerDir,
+    record: &Record,
+    moves: Option<Moves>,
+) -> Result<(Root, &'static str)> {
     // Who entered a user name space got a mount name space with it; root of one around us did not.
     let is_private = engine.host.is_rootless() || make_private().is_ok();
     // What is written now is there when it starts, also where the changes of a container that is thrown away would be
     // in memory.
     let lasting = Record { auto_remove: false, ..record.clone() };
-    let (root, driver) =
-        rootfs::prepare(&engine.store, dir, &lasting, moves_of(&engine.store, dir, record)?)?;
+    let (root, driver) = rootfs::prepare(&engine.store, dir, &lasting, moves)?;
     let tree = match root {
         rootfs::Root::Mount(tree) => tree,
         rootfs::Root::Dir(path) => match clone_dir(&path) {

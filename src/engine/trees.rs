@@ -2,6 +2,7 @@
 //! run and of others.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -11,8 +12,10 @@ use super::{Engine, files, reap};
 use crate::fs;
 use crate::store::container::{self, ContainerDir, Record, State, Status};
 use crate::store::layer;
-use crate::store::layer::files::Source;
 use crate::store::layer::files::changes::{self, Change, Compared};
+use crate::store::layer::files::{Inode, Source, inode};
+use crate::store::mapped::{self, Moves};
+use crate::supervisor::moves_of;
 use crate::userns;
 
 /// A container's tree.
@@ -26,6 +29,8 @@ pub struct Trees {
     upper: Option<Source>,
     /// What it began with; `None` where its root is a directory of the host.
     before: Option<Source>,
+    /// Which owners are others than they are in the container.
+    pub moves: Option<Moves>,
     /// Which paths a start makes for its mounts.
     ignored: HashSet<Vec<u8>>,
 }
@@ -36,45 +41,46 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Trees> {
     let record = dir.record()?;
     let status = reap::decided(&engine.store, &dir)?;
     files::take_descriptors();
+    // What is in memory is seen from inside, with the owners that it has there.
     let in_memory = status.run().filter(|state| state.driver == "overlay-memory");
     if let Some(state) = in_memory {
         let root = root_in_memory(engine, state)?;
-        let before = Some(layers(engine, &record)?);
-        return trees(&dir, record, Source::one_mount(root), None, before);
+        let before = Some(layers(engine, &record, None)?);
+        return trees(&dir, record, (Source::one_mount(root), None, before), None);
     }
     if matches!(status, Status::Restarting(..)) {
         anyhow::bail!("it is restarting: wait until it runs");
     }
     userns::enter(&mut engine.host)?;
     engine.store.ids = engine.host.ids.clone();
+    let moves = moves_of(&engine.store, &dir, &record)?;
     let copied = dir.file("rootfs");
     if fs::metadata(&copied)?.is_some() {
-        let before = Some(layers(engine, &record)?);
-        return trees(&dir, record, Source::plain(open_dir(&copied)?), None, before);
+        let before = Some(layers(engine, &record, moves)?);
+        return trees(&dir, record, (Source::plain(open_dir(&copied)?), None, before), moves);
     }
     if let container::Source::Dir { path, throw_away: false } = &record.source {
         let now = Source::plain(open_dir(path)?);
-        return trees(&dir, record, now, None, None);
+        return trees(&dir, record, (now, None, None), None);
     }
     let upper = dir.file("upper");
-    let lower = lower(engine, &record)?;
+    let lower = lower(engine, &record, moves)?;
     let stack = || std::iter::once(upper.as_path()).chain(lower.iter().map(PathBuf::as_path));
     let ids = &engine.store.ids;
     let now = Source::stacked(ids, stack())?;
     let changed = Some(Source::stacked(ids, stack().take(1))?);
     let before = Some(Source::stacked(ids, stack().skip(1))?);
-    trees(&dir, record, now, changed, before)
+    trees(&dir, record, (now, changed, before), moves)
 }
 
 fn trees(
     dir: &ContainerDir,
     record: Record,
-    now: Source,
-    upper: Option<Source>,
-    before: Option<Source>,
+    (now, upper, before): (Source, Option<Source>, Option<Source>),
+    moves: Option<Moves>,
 ) -> Result<Trees> {
     let ignored = ignored(dir)?;
-    Ok(Trees { record, now, upper, before, ignored })
+    Ok(Trees { record, now, upper, before, moves, ignored })
 }
 
 impl Trees {
@@ -89,31 +95,41 @@ impl Trees {
         })
     }
 
+    /// Reads an inode of these trees, as it is in the container.
+    pub fn read(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Inode> {
+        let mut inode = inode::read(parent, name, path)?;
+        inode.undo(self.moves);
+        Ok(inode)
+    }
+
     /// The tree that has what it changed.
     pub fn changed(&self) -> &Source {
         self.upper.as_ref().unwrap_or(&self.now)
     }
 }
 
-fn open_dir(path: &Path) -> Result<std::os::fd::OwnedFd> {
+fn open_dir(path: &Path) -> Result<OwnedFd> {
     openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("cannot open {}", path.display()))
 }
 
-fn lower(engine: &Engine, record: &Record) -> Result<Vec<PathBuf>> {
+fn lower(engine: &Engine, record: &Record, moves: Option<Moves>) -> Result<Vec<PathBuf>> {
     match &record.source {
-        container::Source::Image { diff_ids, .. } => layer::lower_dirs(&engine.store, diff_ids),
+        container::Source::Image { diff_ids, .. } => match moves {
+            Some(moves) => Ok(vec![mapped::tree(&engine.store, diff_ids, moves)?]),
+            None => layer::lower_dirs(&engine.store, diff_ids),
+        },
         container::Source::Dir { path, .. } => Ok(vec![path.clone()]),
     }
 }
 
-fn layers(engine: &Engine, record: &Record) -> Result<Source> {
-    let lower = lower(engine, record)?;
+fn layers(engine: &Engine, record: &Record, moves: Option<Moves>) -> Result<Source> {
+    let lower = lower(engine, record, moves)?;
     Source::stacked(&engine.store.ids, lower.iter().map(PathBuf::as_path))
 }
 
 /// The changes are in memory, and only to be seen from inside.
-fn root_in_memory(engine: &mut Engine, state: &State) -> Result<std::os::fd::OwnedFd> {
+fn root_in_memory(engine: &mut Engine, state: &State) -> Result<OwnedFd> {
     let init = container::open_process(state.init).ok_or_else(|| anyhow!("it has just ended"))?;
     userns::join(&engine.host, &init)?;
     engine.store.ids = crate::host::current_ids()?;

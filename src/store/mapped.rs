@@ -40,6 +40,17 @@ impl Move {
     }
 }
 
+impl Move {
+    /// Whose it is in the image what `id` owns in the copy.
+    pub fn undo(self, id: u64) -> u64 {
+        match id {
+            id if id == u64::from(self.root) => 0,
+            0 if self.swap => self.root.into(),
+            id => id,
+        }
+    }
+}
+
 /// For users and for groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moves {

@@ -13,9 +13,20 @@ use rustix::io::Errno;
 
 use super::super::entry::{Entry, Kind, Time};
 use super::super::{overlay, owner};
+use crate::store::mapped::Moves;
 
 /// XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h.
 const MAX_XATTR: usize = 64 * 1024;
+
+impl Inode {
+    /// Gives it the owner that it has in the container, whose files are kept under other ids.
+    pub fn undo(&mut self, moves: Option<Moves>) {
+        if let Some(moves) = moves {
+            (self.entry.uid, self.entry.gid) =
+                (moves.uid.undo(self.entry.uid), moves.gid.undo(self.entry.gid));
+        }
+    }
+}
 
 /// One inode, as it was at one moment.
 #[derive(Debug)]

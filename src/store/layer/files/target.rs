@@ -23,6 +23,7 @@ use super::super::owner::{self, Node};
 use super::inode::{locate, reopen};
 use super::source::{join, mount_id};
 use crate::host::Ids;
+use crate::store::mapped::Moves;
 
 /// Whose the files are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,9 +79,20 @@ const MAX_SKIPPED: usize = 20;
 impl Target {
     /// `top` must be open for reading. `resolve` finds directories through links; without it they are in the way.
     pub fn new(top: OwnedFd, ids: &Ids, ownership: Ownership, resolve: Option<Resolve>) -> Target {
+        Target::moved(top, ids, ownership, resolve, None)
+    }
+
+    /// The same where owners are others than they will be in the container.
+    pub fn moved(
+        top: OwnedFd,
+        ids: &Ids,
+        ownership: Ownership,
+        resolve: Option<Resolve>,
+        moves: Option<Moves>,
+    ) -> Target {
         let owners = match ownership {
             Ownership::Caller => Owners::new(ids),
-            _ => Owners::always(ids),
+            _ => Owners::always(ids).moved(moves),
         };
         Target {
             top,
