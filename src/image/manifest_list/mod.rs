@@ -23,6 +23,7 @@ use crate::oci::Reference;
 use crate::registry::{Action, Client};
 use crate::store::Store;
 use crate::store::blob;
+use crate::store::gc;
 
 use super::Platform;
 use super::manifest;
@@ -120,6 +121,10 @@ pub fn add(
     let added = entries.iter().map(digest_of).collect::<Result<Vec<_>>>()?;
     edit(store, name, |list| {
         for entry in entries {
+            // Freed since it was found: the list would name what nobody has.
+            if entry.local && !blob::exists(store, &digest_of(&entry)?)? {
+                return Err(NotFound { kind: "image", name: entry.image }.into());
+            }
             list.entries.retain(|old| old.descriptor.get("digest") != entry.descriptor.get("digest"));
             list.entries.push(entry);
         }
@@ -235,6 +240,8 @@ fn push_entry(
 
 fn edit(store: &Store, name: &Reference, change: impl FnOnce(&mut List) -> Result<()>) -> Result<()> {
     let _lock = lock(store)?;
+    // A sweep sees what the list names from now on, or it is over, and it is seen what it took.
+    let _held_off = gc::hold_off(store)?;
     let mut list = find(store, name)?;
     change(&mut list)?;
     write(store, name, &list)
