@@ -213,6 +213,8 @@ fn what_was_asked_for(s: &Sandbox) {
         "--network",
         "none",
         "--read-only",
+        "--cidfile",
+        "id-of-c1",
         "--shm-size",
         "1m",
     ];
@@ -238,6 +240,7 @@ fn what_was_asked_for(s: &Sandbox) {
         ("ReadonlyRootfs", json!(true)),
         ("ShmSize", json!(1 << 20)),
         ("IpcMode", json!("private")),
+        ("ContainerIDFile", json!("id-of-c1")),
     ] {
         assert_eq!(c["HostConfig"][key], want, "{key}");
     }

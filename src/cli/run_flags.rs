@@ -231,6 +231,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
         stop_signal: text("stop-signal"),
         stop_timeout: number(matches, "stop-timeout")?,
         time_zone: text("tz"),
+        cid_file: text("cidfile"),
         oom_score_adj: number(matches, "oom-score-adj")?,
         ..Options::default()
     };

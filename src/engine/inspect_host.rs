@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::inspect_mounts;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
-use crate::spec::options::{Network, Options, Seccomp};
+use crate::spec::options::{Network, Options, Seccomp, Userns};
 use crate::store::container::Record;
 
 /// From the options, the record and the bundle.
@@ -32,7 +32,7 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
         options.add_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect();
     json!({
         "Binds": or_null(&inspect_mounts::binds(options)),
-        "ContainerIDFile": "",
+        "ContainerIDFile": options.cid_file.clone().unwrap_or_default(),
         "LogConfig": log_config(record),
         "NetworkMode": match options.network { Network::Host => "host", Network::None => "none" },
         "PortBindings": {},
@@ -59,7 +59,7 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
         "ReadonlyRootfs": options.read_only,
         "SecurityOpt": or_null(&security(options)),
         "UTSMode": if own(LinuxNamespaceType::Uts) { "" } else { "host" },
-        "UsernsMode": "",
+        "UsernsMode": userns(options.userns),
         "ShmSize": options.shm_size.unwrap_or(64 << 20),
         "Runtime": "dhow",
         "Isolation": "",
@@ -158,6 +158,19 @@ fn capabilities(names: &[String]) -> Value {
     or_null(&names.iter().map(full).collect::<Vec<_>>())
 }
 
+/// As it is asked for; docker's empty text where it is not.
+fn userns(userns: Userns) -> String {
+    match userns {
+        Userns::Host => String::new(),
+        Userns::NoMap => "nomap".to_owned(),
+        Userns::KeepId { uid, gid } => {
+            let word = |name: &str, id: Option<u32>| id.map(|id| format!("{name}={id}"));
+            let words: Vec<String> = word("uid", uid).into_iter().chain(word("gid", gid)).collect();
+            if words.is_empty() { "keep-id".to_owned() } else { format!("keep-id:{}", words.join(",")) }
+        }
+    }
+}
+
 fn security(options: &Options) -> Vec<String> {
     let mut shown = Vec::new();
     if options.no_new_privileges {
@@ -194,5 +207,8 @@ mod tests {
         };
         assert_eq!(security(&options), ["no-new-privileges", "seccomp=p.json", "systempaths=unconfined"]);
         assert!(security(&Options::default()).is_empty());
+        assert_eq!(userns(Userns::Host), "");
+        assert_eq!(userns(Userns::KeepId { uid: None, gid: None }), "keep-id");
+        assert_eq!(userns(Userns::KeepId { uid: Some(1), gid: Some(2) }), "keep-id:uid=1,gid=2");
     }
 }

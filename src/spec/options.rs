@@ -90,6 +90,8 @@ pub struct Options {
     pub secrets: Vec<Secret>,
     /// Time zone: what TZ says.
     pub time_zone: Option<String>,
+    /// The file that its id was written to, as typed.
+    pub cid_file: Option<String>,
     /// Badness for the kernel's choice of whom to kill.
     pub oom_score_adj: Option<i32>,
 }
