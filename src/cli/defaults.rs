@@ -93,6 +93,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_default_is_a_flag() {
+        let config: Config = toml::from_str(
+            "[run]\nnetwork='n'\nlog-driver='n'\nlog-opts={a='b'}\ndetach-keys='a'\ninit=true\npull='never'\ntz='t'\n\
+             stop-timeout=1\nulimits=['a=1']\n",
+        )
+        .unwrap();
+        for verb in super::super::verbs::TOP {
+            let mut command = (verb.flags)(clap::Command::new(verb.name));
+            command.build();
+            for (flag, _) in flags(&config).iter().filter(|(flag, _)| takes(verb.name, flag)) {
+                let has = command.get_arguments().any(|arg| arg.get_long() == Some(flag));
+                assert!(has, "{} has no --{flag}", verb.name);
+            }
+        }
+        assert_eq!(flags(&config).len(), 9);
+    }
+
+    #[test]
     fn the_verb_is_found() {
         let check = |line: &str, root: Option<&str>, verb: Option<(usize, &str)>| {
             let args: Vec<OsString> = line.split(' ').map(Into::into).collect();
