@@ -38,6 +38,7 @@
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
+//! | `ci` | what a step of a CI system needs |
 //! | `secrets` | what has them, and what never does |
 //! | `store_care` | `system check` |
 //! | `identity` | `--userns`, `own`, users without a name |
@@ -90,6 +91,7 @@ mod attach;
 mod bad_days;
 mod boot;
 mod cgroup_v2;
+mod ci;
 mod commit;
 mod completions;
 mod cp;

@@ -8,6 +8,7 @@ mod commit;
 mod complete;
 mod cp;
 mod defaults;
+mod env_flags;
 mod events;
 mod exec;
 mod flags;

@@ -68,7 +68,7 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
     let (wanted, entering) = with_image(matches, session, ready, wanted)?;
     // From here on there is something to undo; until here a signal simply ends us.
     let cidfile = IdFile::claim(matches)?;
-    claim_pidfile(matches)?;
+    let pidfile = PidFile::claim(matches)?;
     let signals = if detached { None } else { Some(Signals::catch()?) };
     // A terminal's bytes come to us, and go where ours go.
     let mut lent = held.as_mut().filter(|_| !terminal);
@@ -81,7 +81,7 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
     drop(turn);
     let client = start::start_created(created, supervisor, options, &mut events)?;
     lent.map_or(Ok(()), |held| held.collect())?;
-    write_pidfile(matches, &dir)?;
+    pidfile.map_or(Ok(()), |pidfile| pidfile.write(&dir))?;
     let Some(signals) = signals else {
         out::out(&format!("{id}\n"))?;
         return Ok(0);
@@ -221,16 +221,34 @@ impl Drop for IdFile {
     }
 }
 
-/// Whether --pidfile can be written is known before anything is started.
-fn claim_pidfile(matches: &ArgMatches) -> Result<()> {
-    let Some(path) = one(matches, "pidfile") else { return Ok(()) };
-    fs::open_or_create(path.as_ref(), 0o644).context("cannot write the container's pid").map(drop)
+/// --pidfile: one that is there is replaced, as podman does; one that we made goes again if nothing is started.
+struct PidFile {
+    path: PathBuf,
+    goes_again: bool,
 }
 
-fn write_pidfile(matches: &ArgMatches, dir: &ContainerDir) -> Result<()> {
-    let Some(path) = one(matches, "pidfile") else { return Ok(()) };
-    if let Ok(Some(state)) = dir.last_state() {
-        fs::write_atomic(path.as_ref(), state.init.pid.to_string().as_bytes())?;
+impl PidFile {
+    /// Whether it can be written is known before anything is started.
+    fn claim(matches: &ArgMatches) -> Result<Option<PidFile>> {
+        let Some(path) = one(matches, "pidfile").map(PathBuf::from) else { return Ok(None) };
+        let goes_again = fs::symlink_metadata(&path)?.is_none();
+        fs::open_or_create(&path, 0o644).context("cannot write the container's pid")?;
+        Ok(Some(PidFile { path, goes_again }))
     }
-    Ok(())
+
+    fn write(mut self, dir: &ContainerDir) -> Result<()> {
+        if let Ok(Some(state)) = dir.last_state() {
+            fs::write_atomic(&self.path, state.init.pid.to_string().as_bytes())?;
+            self.goes_again = false;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if self.goes_again {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }

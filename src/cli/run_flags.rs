@@ -6,8 +6,8 @@ use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{
-    flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags, secret,
-    user_flags,
+    env_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags,
+    secret, user_flags,
 };
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
@@ -104,7 +104,7 @@ pub(super) fn flags(command: Command) -> Command {
         if *short == '\0' { arg } else { arg.short(*short) }
     };
     let common = log_flags::add(life_flags::add(registry_flags::add(command)));
-    secret::add(user_flags::add(job_flags::add_common(health_flags::add(common))))
+    env_flags::add(secret::add(user_flags::add(job_flags::add_common(health_flags::add(common)))))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
@@ -237,6 +237,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
     };
     mount_flags::read(matches, &mut options)?;
     user_flags::read(matches, &mut options)?;
+    env_flags::read(matches, host, &mut options)?;
     if let Some(signal) = &options.stop_signal {
         crate::engine::stop::parse_signal(signal)?;
     }

@@ -20,7 +20,12 @@ pub(super) fn of(image: Option<&ImageConfiguration>, options: &Options, args: &[
         args: args.to_vec(),
         entrypoint,
         cmd,
-        exposed_ports: exposed.into_iter().map(|port| with_protocol(&port)).collect(),
+        exposed_ports: exposed
+            .into_iter()
+            .chain(options.expose.iter().cloned())
+            .chain(options.publish.iter().map(|p| format!("{}/{}", p.container_port, p.protocol)))
+            .map(|port| with_protocol(&port))
+            .collect(),
         stop_signal: options.stop_signal.clone().or_else(|| image.and_then(|c| c.stop_signal().clone())),
     }
 }

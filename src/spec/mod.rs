@@ -66,6 +66,9 @@ pub fn build(image: Option<&ImageConfiguration>, options: &Options, facts: &Fact
     if let Some(name) = &options.domainname {
         spec.set_domainname(Some(name.clone()));
     }
+    if !options.annotations.is_empty() {
+        spec.set_annotations(Some(options.annotations.clone().into_iter().collect()));
+    }
     Ok(spec)
 }
 

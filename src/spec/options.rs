@@ -85,6 +85,30 @@ pub struct Options {
     pub stop_signal: Option<String>,
     /// Seconds.
     pub stop_timeout: Option<u64>,
+    /// `KEY=VALUE` that the image's variables go before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env_beneath: Vec<String>,
+    /// Variables of the image, or of ours, that are taken away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unset_env: Vec<String>,
+    /// All of them are.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unset_env_all: bool,
+    /// The umask of its program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
+    /// Annotations of the runtime spec.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// `PORT/PROTOCOL` that it listens on, beside the image's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<String>,
+    /// Ports that are to be published.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<Port>,
+    /// All exposed ports are to be published.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub publish_all: bool,
     /// Secrets; their values are kept elsewhere, by their number here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Secret>,
@@ -149,6 +173,19 @@ pub enum ImageVolumes {
     Tmpfs,
     /// Nothing.
     Ignore,
+}
+
+/// A port that is to be published.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Port {
+    /// Of the host; empty for all.
+    pub address: String,
+    /// First and last port of the host that will do; any without.
+    pub host: Option<(u16, u16)>,
+    /// In the container.
+    pub container_port: u16,
+    /// tcp, udp or sctp.
+    pub protocol: String,
 }
 
 /// How a secret is given.

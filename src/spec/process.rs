@@ -45,6 +45,7 @@ pub(super) fn build(
         .no_new_privileges(options.no_new_privileges)
         .build()
         .context("cannot build the process")?;
+    process.user_mut().set_umask(options.umask);
     process.set_oom_score_adj(options.oom_score_adj);
     Ok(process)
 }
@@ -77,7 +78,12 @@ fn environment(image: &[String], options: &Options, hostname: &str) -> Vec<Strin
     if options.terminal {
         all.push("TERM=xterm".into());
     }
-    all.extend(image.iter().cloned());
+    all.extend(options.env_beneath.iter().chain(image).cloned());
+    let is_unset = |entry: &String| {
+        let key = entry.split('=').next().unwrap_or_default();
+        options.unset_env_all || options.unset_env.iter().any(|name| name == key)
+    };
+    all.retain(|entry| !is_unset(entry));
     all.extend(options.time_zone.iter().map(|zone| format!("TZ={zone}")));
     all.extend(options.env.iter().cloned());
     let mut seen = HashSet::new();
@@ -118,5 +124,12 @@ mod tests {
         let options = Options { env: vec!["A=2".into(), "PATH=/x".into()], ..Options::default() };
         let env = environment(&["A=1".into(), "B=1".into()], &options, "h");
         assert_eq!(env, ["HOSTNAME=h", "B=1", "A=2", "PATH=/x"]);
+        let image = ["A=1".to_owned(), "B=1".into()];
+        let beneath = Options { env_beneath: vec!["A=0".into(), "C=0".into()], ..Options::default() };
+        assert_eq!(environment(&image, &beneath, "h")[2..], ["C=0", "A=1", "B=1"]);
+        let unset = Options { unset_env: vec!["A".into(), "PATH".into()], ..options.clone() };
+        assert_eq!(environment(&image, &unset, "h"), ["HOSTNAME=h", "B=1", "A=2", "PATH=/x"]);
+        let all = Options { unset_env_all: true, ..options };
+        assert_eq!(environment(&image, &all, "h"), ["A=2", "PATH=/x"]);
     }
 }
