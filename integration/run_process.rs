@@ -196,7 +196,8 @@ fn named_user_gets_its_groups(s: &Sandbox) {
 fn home_of_the_user(s: &Sandbox) {
     assert_eq!(s.probe(["-u", "app"])["env"]["HOME"], "/home/app");
     assert_eq!(s.probe(["-u", "1000"])["env"]["HOME"], "/home/app");
-    assert_eq!(s.probe(["-u", "4321"])["env"]["HOME"], "/");
+    assert_eq!(s.probe(["-u", "4321"])["env"]["HOME"], "/home/4321", "one that is made for it");
+    assert_eq!(s.probe(["-u", "4321", "--passwd=false"])["env"]["HOME"], "/");
 }
 
 fn set_uid_programs_work(s: &Sandbox) {
