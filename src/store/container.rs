@@ -6,6 +6,7 @@
 //! | record.json | what was asked for | create |
 //! | lock | held exclusively while a supervisor lives; in it, the cgroup that is to be removed after it | supervisor |
 //! | state.json | pids and start time of the last start | supervisor |
+//! | health.json | what health checks came to; kept by `store::health` | supervisor |
 //! | exit.json | code and time of the last end | supervisor, or who finds it dead |
 //! | stopped | a person ended it: no restart policy overrides that | stop, kill; start removes it |
 //! | socket | where the supervisor listens | supervisor |

@@ -26,7 +26,8 @@ use crate::fs;
 use crate::oci::Reference;
 use crate::sys::lock::{self, Kind as LockKind};
 
-const MAX_SIZE: u64 = 1 << 20;
+/// Health checks are told of, too: fifty containers with one each write about this much in half an hour.
+const MAX_SIZE: u64 = 4 << 20;
 const N_FILES: u32 = 4;
 /// An entry that would be longer leaves its long attributes out (labels may hold anything).
 const MAX_ENTRY: usize = 32 << 10;

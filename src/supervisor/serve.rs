@@ -204,10 +204,10 @@ impl Supervised {
             }
         };
         self.timers.clear(Timer::Limit);
-        self.end_checks();
         if let Some(root) = self.running.as_ref().and_then(|running| running.chroot.as_ref()) {
             chroot::end_all(root, &self.dir.path)?;
         }
+        self.end_checks();
         // Everything else in the container is dead by now: its pid name space ended with init. What the streams still
         // hold is the last of it.
         self.drain();

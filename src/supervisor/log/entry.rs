@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn lines_are_split_and_long_ones_kept_in_parts() {
         let long = vec![b'x'; MAX_LINE];
-        let cases: &[(&[&[u8]], &[(bool, usize)])] = &[
+        type Case<'a> = (&'a [&'a [u8]], &'a [(bool, usize)]);
+        let cases: &[Case<'_>] = &[
             (&[b"a\n", b"b\n"], &[(true, 1), (true, 1)]),
             (&[b"a", b"b\nc", b"\n\n"], &[(true, 2), (true, 1), (true, 0)]),
             (&[&long, b"\n"], &[(false, MAX_LINE), (true, 0)]),
