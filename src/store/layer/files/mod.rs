@@ -5,6 +5,7 @@
 //! | `inode` | one inode read: an [`Entry`] as archives have it, and its open content |
 //! | `source` | walking a tree, or several stacked as overlay stacks them, in the order of names |
 //! | `target` | putting entries into a directory, whatever is there and whoever changes it meanwhile |
+//! | `name` | what is done to one name in a directory |
 //! | `tar` | entries -> the bytes of an archive |
 //! | `extract` | an archive -> a target |
 //! | `changes` | what a container changed: added, changed, deleted |
@@ -16,6 +17,7 @@
 pub mod changes;
 mod extract;
 pub mod inode;
+mod name;
 pub mod source;
 mod tar;
 mod target;
