@@ -128,7 +128,7 @@ fn detach_keys_leave_it_running(s: &Sandbox) {
     t.write("kill $!; exit 4\n");
     assert_eq!(t.code(), 4);
     let events = s.dhow(["events", "--since", "1h", "--until", "0s", "--filter", "event=detach"]).ok();
-    assert_eq!(events.lines().count(), 2, "{events}");
+    assert_eq!(events.lines().count(), 3, "{events}");
 }
 
 fn those_who_hang_or_vanish(s: &Sandbox) {

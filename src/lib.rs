@@ -53,6 +53,11 @@
 //! name space is nested: however the supervisor ends, the kernel then ends everything in the container. A parent-death
 //! signal would not do, because a set-uid program, or one that calls setuid(2), loses it.
 //!
+//! A supervisor runs its container again where the restart policy says so, or `restart` does: a run is init and all that is
+//! cleared away after it, and one supervisor may see many. Later commands visit it through a socket in the container's
+//! directory (`supervisor`, guests): they attach, pause, set limits. What a person ended is marked there by the file
+//! `stopped`, before it is ended, and stays ended under every policy.
+//!
 //! # Ladders
 //!
 //! What a machine, or the container around us, refuses is replaced by the next best, found by trying.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use rustix::process::Signal;
 
 use super::serve::{Supervised, Turn, failed};
 use super::start::{self, Running, Starting};
@@ -88,17 +87,6 @@ impl Supervised {
         }
         events.push(die.with("execDuration", took.to_string()));
         events
-    }
-
-    /// A signal from whoever is in the foreground: what asks a program to end is meant for good.
-    pub fn hear_signal(&mut self, number: i32) {
-        let ends = [Signal::INT, Signal::TERM, Signal::QUIT, Signal::HUP, Signal::KILL];
-        if number == self.record.stop_signal || ends.iter().any(|signal| signal.as_raw() == number) {
-            self.life.stays_down = true;
-            if !self.record.restart.is_no() {
-                let _ = self.dir.mark_stopped();
-            }
-        }
     }
 
     /// After a run that ended like this: starts the next one when it is time. If there is none, how the last one ended.

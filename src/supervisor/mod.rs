@@ -28,6 +28,7 @@
 
 mod again;
 pub mod check;
+mod command;
 mod emulation;
 mod guests;
 mod health;

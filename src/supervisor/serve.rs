@@ -13,7 +13,7 @@ use super::again::Life;
 use super::guests::Guests;
 use super::health::Checks;
 use super::log::Writer;
-use super::relay::{Audience, Input, Relay};
+use super::relay::{Audience, Input};
 use super::start::{self, Running, Starting};
 use super::timers::{Timer, Timers};
 use super::{Begin, CONTROL_FD, Control, DATA_FD};
@@ -301,45 +301,6 @@ impl Supervised {
             }
         }
         Ok((sources, fds.iter().map(PollFd::revents).collect()))
-    }
-
-    fn control_step(&mut self) {
-        let Some(control) = &self.control else { return };
-        match control.receive::<Control>() {
-            Ok(Some((Control::Signal(n), _))) => {
-                self.hear_signal(n);
-                self.signal(n);
-            }
-            Ok(Some((Control::Resize(rows, columns), _))) => self.resize(rows, columns),
-            Ok(Some((Control::Detach, _))) => {
-                self.begin.foreground = false;
-                self.control = None;
-                self.data = None;
-                self.running.iter_mut().flat_map(|r| &mut r.relays).for_each(Relay::let_go);
-            }
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => {
-                self.control = None;
-                if self.begin.foreground {
-                    // The command was killed: the container is its child in spirit and goes too.
-                    self.life.stays_down = true;
-                    self.signal(Signal::KILL.as_raw());
-                }
-            }
-        }
-    }
-
-    pub fn signal(&self, number: i32) {
-        if let Some(running) = &self.running {
-            let _ = sys::process::signal(&running.init.pidfd, number);
-        }
-    }
-
-    pub fn resize(&self, rows: u16, columns: u16) {
-        if let Some(terminal) = self.running.as_ref().and_then(|running| running.terminal.as_ref()) {
-            let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-            let _ = rustix::termios::tcsetwinsize(terminal, size);
-        }
     }
 
     /// Passes on what is left in the streams, up to their ends.
