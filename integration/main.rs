@@ -42,6 +42,7 @@
 //! | `secrets` | what has them, and what never does |
 //! | `store_care` | `system check` |
 //! | `identity` | `--userns`, `own`, users without a name |
+//! | `mount_kinds` | `--mount` and its fields |
 //! | `volumes` | volumes, -v, --mount, --volumes-from |
 //! | `prune` | the prunes, `system df`, `system reset` |
 //! | `additional_store` | stores that are only read |
@@ -120,6 +121,7 @@ mod login;
 mod login_helpers;
 mod logs;
 mod manifest;
+mod mount_kinds;
 mod nested;
 mod old_kernel;
 mod pause;

@@ -236,9 +236,12 @@ pub enum Kept {
     InUse(Vec<User>),
 }
 
+/// What was taken, and why each of the others was not.
+pub type Taken<'n> = (Vec<Removed>, Vec<(&'n str, Kept)>);
+
 /// Takes those of `names` that no container uses; what is said of each of the others, by name. What was taken is removed
 /// when it is dropped.
-pub fn take_away<'n>(store: &Store, names: &[&'n str]) -> Result<(Vec<Removed>, Vec<(&'n str, Kept)>)> {
+pub fn take_away<'n>(store: &Store, names: &[&'n str]) -> Result<Taken<'n>> {
     let _alone = lock_all(store, Kind::Exclusive)?;
     let mut users = users(store)?;
     let (mut taken, mut kept) = (Vec::new(), Vec::new());

@@ -1,0 +1,160 @@
+//! The kinds of mounts: --mount and its fields, parts of volumes and images, the volume driver's options, inspect.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::sandbox::Sandbox;
+use crate::volumes::{data_image, names, run};
+
+for_each_user!(
+    the_long_form,
+    a_subpath_stays_inside,
+    an_image_is_mounted,
+    options_of_the_driver,
+    inspect_shows_mounts,
+    mistakes_are_told,
+    layers_are_seen_as_one,
+    in_a_sandbox_without_mounts,
+);
+
+fn the_long_form(s: &Sandbox) {
+    let made =
+        "type=volume,src=made,dst=/m,volume-label=a=b,\"volume-opt=type=tmpfs\",volume-opt=device=tmpfs";
+    let seen = s.sh(["--mount", made], "grep ' /m ' /proc/mounts | cut -d' ' -f3").ok();
+    assert_eq!(seen, "tmpfs");
+    assert_eq!(
+        s.dhow(["volume", "inspect", "-f", "{{.Labels.a}} {{.Options.type}}", "made"]).ok(),
+        "b tmpfs"
+    );
+    assert_eq!(s.sh(["--mount", "dst=/anon"], "grep -c ' /anon ' /proc/mounts").ok(), "1");
+    let dir = s.work.join("new/dir");
+    let create = format!("type=bind,src={},dst=/d,bind-create-src", dir.display());
+    s.sh(["--mount", &create], "touch /d/x").ok();
+    assert!(dir.join("x").exists());
+    let read_only = format!("type=bind,src={},dst=/d,ro,bind-recursive=writable", dir.display());
+    s.sh(["--mount", &read_only], "touch /d/y").fails(1);
+}
+
+fn a_subpath_stays_inside(s: &Sandbox) {
+    s.sh(["-v", "v:/v"], "mkdir -p /v/a/b && echo deep > /v/a/b/f && ln -s /etc /v/abs && ln -s ../../../../etc /v/up && ln -s a/b /v/in").ok();
+    let sub =
+        |path: &str, script: &str| s.sh(["--mount", &format!("src=v,dst=/s,volume-subpath={path}")], script);
+    assert_eq!(sub("a/b", "cat /s/f").ok(), "deep");
+    assert_eq!(sub("a/b/f", "cat /s").ok(), "deep", "a file");
+    assert_eq!(sub("in", "cat /s/f").ok(), "deep", "a link inside");
+    for outside in ["abs", "up", "none"] {
+        sub(outside, "true").output().exits(125).complains("subpath");
+    }
+    sub("../x", "true").output().exits(125).complains("subpath");
+}
+
+fn an_image_is_mounted(s: &Sandbox) {
+    data_image(s);
+    let mount = |fields: &str, script: &str| {
+        s.sh(["--mount", &format!("type=image,source=data,target=/i{fields}")], script)
+    };
+    assert_eq!(mount("", "cat /i/data/file; touch /i/x || echo ro").ok(), "image\nro");
+    assert_eq!(mount(",image-subpath=data/sub", "cat /i/link 2>/dev/null; ls /i").ok(), "link");
+    s.dhow([
+        "create",
+        "--name",
+        "user",
+        "--mount",
+        "type=image,source=data,target=/i",
+        "busybox",
+        "cat",
+        "/i/data/file",
+    ])
+    .ok();
+    s.dhow(["rmi", "-f", "data"]).output();
+    assert_eq!(s.dhow(["start", "-a", "user"]).ok(), "image", "its layers stay as long as it needs them");
+    s.sh(["--mount", "type=image,source=nosuch,target=/i"], "true").output().exits(125).complains("nosuch");
+}
+
+fn options_of_the_driver(s: &Sandbox) {
+    let dir = s.subdir("real");
+    s.file("real/f", "real");
+    let device = format!("device={}", dir.display());
+    s.dhow(["volume", "create", "b", "-o", "type=none", "-o", "o=bind", "-o", &device]).ok();
+    assert_eq!(s.sh(["-v", "b:/b"], "cat /b/f; echo w > /b/w").ok(), "real");
+    assert_eq!(fs::read_to_string(dir.join("w")).unwrap(), "w\n");
+    s.dhow(["volume", "rm", "b"]).ok();
+    assert!(dir.join("f").exists(), "what it names is not its own");
+    s.dhow(["volume", "create", "t", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,mode=700"])
+        .ok();
+    assert_eq!(
+        s.sh(["-v", "t:/t"], "stat -c %a /t; df -k /t | tail -n 1 | tr -s ' ' | cut -d' ' -f2").ok(),
+        "700\n1024"
+    );
+    s.dhow(["volume", "create", "x", "-o", "nosuch=1"]).output().exits(1).complains("nosuch");
+    s.dhow(["volume", "create", "x", "-d", "nosuch"]).output().exits(1).complains("nosuch");
+}
+
+fn inspect_shows_mounts(s: &Sandbox) {
+    data_image(s);
+    let dir = s.subdir("share");
+    let bind = format!("{}:/b:ro", dir.display());
+    let flags = ["-v", &bind, "-v", "v:/v", "--mount", "type=tmpfs,dst=/t,tmpfs-size=64k", "--tmpfs", "/u"];
+    s.dhow(["create", "--name", "one"]).args(flags).arg("data").ok();
+    let all: Value = serde_json::from_str(&s.dhow(["inspect", "one"]).ok()).unwrap();
+    let mount = |at: &str| {
+        all[0]["Mounts"].as_array().unwrap().iter().find(|m| m["Destination"] == at).cloned().unwrap()
+    };
+    assert_eq!([&mount("/b")["Type"], &mount("/b")["Source"]], ["bind", dir.to_str().unwrap()]);
+    assert_eq!([mount("/b")["RW"].clone(), mount("/v")["RW"].clone()], [false, true]);
+    assert_eq!(
+        [&mount("/v")["Type"], &mount("/v")["Name"], &mount("/v")["Driver"]],
+        ["volume", "v", "local"]
+    );
+    assert_eq!(mount("/data")["Name"].as_str().unwrap().len(), 64);
+    assert_eq!(all[0]["HostConfig"]["Binds"], serde_json::json!([bind, "v:/v"]));
+    assert_eq!(all[0]["HostConfig"]["Mounts"][0]["TmpfsOptions"]["SizeBytes"], 65536);
+    assert_eq!(all[0]["HostConfig"]["Tmpfs"]["/u"], "");
+    assert_eq!(all[0]["Config"]["Volumes"], serde_json::json!({ "/data": {}, "/empty": {} }));
+}
+
+fn mistakes_are_told(s: &Sandbox) {
+    for (flags, cause) in [
+        (&["-v", "a/b:/x"][..], "a/b"),
+        (&["-v", "v:/x", "--tmpfs", "/x"], "twice on /x"),
+        (&["--mount", "type=volume,src=v,dst=/x,nosuch=1"], "unexpected key 'nosuch'"),
+        (&["--mount", "type=bind,src=/nonexistent,dst=/x"], "/nonexistent"),
+        (&["-v", "v:/x:own"], "own"),
+        (&["--volumes-from", "x:odd"], "odd"),
+    ] {
+        s.sh(flags, "true").output().exits(125).complains(cause);
+    }
+    assert!(names(s).is_empty());
+}
+
+fn layers_are_seen_as_one(s: &Sandbox) {
+    let script = "mkdir -p /data/old /data/keep && echo 1 > /data/old/f && echo low > /data/keep/low && ln -s /data /via";
+    s.dhow(["run", "--name", "one", "busybox", "sh", "-c", script]).ok();
+    s.dhow(["commit", "one", "one"]).ok();
+    let script = "rm -r /data/old; mkdir /data/old; echo new > /data/old/n; echo top > /data/keep/top; rm /data/keep/low";
+    s.dhow(["run", "--name", "two", "one", "sh", "-c", script]).ok();
+    s.dhow(["commit", "-c", "VOLUME /data", "two", "two"]).ok();
+    let find = "find /data | sort | tr '\\n' ' '; cat /data/*/*";
+    let want = "/data /data/keep /data/keep/top /data/old /data/old/n top\nnew";
+    assert_eq!(run(s, &["--image-volume", "ignore"], "two", find), want);
+    assert_eq!(run(s, &[], "two", find), want);
+    assert_eq!(run(s, &["--userns", "keep-id", "-v", "v:/data"], "two", find), want);
+    let mount = |fields: &str, script: &str| {
+        s.sh(["--mount", &format!("type=image,source=two,target=/i{fields}")], script).ok()
+    };
+    assert_eq!(mount("", "cat /i/data/*/*; touch /i/x || echo ro"), "top\nnew\nro");
+    assert_eq!(mount(",image-subpath=via/keep", "ls /i; touch /i/x || echo ro"), "top\nro");
+    assert_eq!(mount(",image-subpath=data/keep/top", "cat /i; grep -c ' /i ' /proc/mounts"), "top\n1");
+    s.dhow(["rm", "one", "two"]).ok();
+}
+
+fn in_a_sandbox_without_mounts(s: &Sandbox) {
+    let tar = s.file("busybox.tar", fs::read(crate::images::busybox()).unwrap());
+    let mount = |from: &std::path::Path, to: &str| format!("{}:{to}:ro", from.display());
+    let (program, tar) = (mount(crate::sandbox::dhow(), "/usr/bin/dhow"), mount(&tar, "/busybox.tar"));
+    let script = "set -e; dhow import --change 'VOLUME /etc' /busybox.tar inner >/dev/null
+                  dhow run --rm inner cat /etc/motd; dhow volume ls -q; dhow run --rm -v /asked inner true || echo refused";
+    let out = s.sh(["-v", &program, "-v", &tar], script).output().exits(0);
+    assert_eq!(out.text(), "hello\nrefused", "{}", out.report());
+}
