@@ -16,6 +16,7 @@ for_each_user!(
     umask,
     labels_annotations_and_ports,
     files_for_ids,
+    the_image_goes_too,
 );
 for_root!(a_gibibyte_to_a_slow_reader);
 
@@ -186,4 +187,31 @@ fn files_for_ids(s: &Sandbox) {
     assert_eq!(std::fs::read_to_string(s.work.join("pid")).unwrap(), s.inspect(&id, "{{.State.Pid}}"));
     let out = s.dhow(["run", "--rm", "--cidfile", "cid2", "busybox", "true"]).fails(125);
     assert!(out.contains("cid2"), "{out}");
+}
+
+fn the_image_goes_too(s: &Sandbox) {
+    s.dhow(["tag", "busybox", "other"]).ok();
+    assert_eq!(
+        s.dhow(["run", "--rmi", "other", "sh", "-c", "echo ran; exit 3"]).output().exits(3).text(),
+        "ran"
+    );
+    assert_eq!(s.dhow(["images", "-q", "other"]).ok(), "");
+    s.assert_nothing_left();
+    // Not one that others use.
+    s.dhow(["create", "--name", "c1", "busybox", "true"]).ok();
+    s.dhow(["run", "--rmi", "busybox", "true"]).ok();
+    s.dhow(["start", "c1"]).ok();
+    s.dhow(["run", "-d", "--rmi", "busybox", "true"]).fails(125);
+    let out = s.dhow([
+        "run",
+        "--retry",
+        "1",
+        "--retry-delay",
+        "1ms",
+        "--tls-verify=false",
+        "127.0.0.1:1/none",
+        "true",
+    ]);
+    let out = out.patiently().fails(125);
+    assert_eq!(out.matches("trying again").count(), 1, "{out}");
 }

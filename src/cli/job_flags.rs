@@ -36,6 +36,10 @@ pub(super) fn add(command: Command) -> Command {
             )
             .conflicts_with("replace"),
         )
+        .arg(
+            switch("rmi", None, "Remove container and image when it ends, unless others use the image")
+                .conflicts_with("detach"),
+        )
         .arg(switch("quiet-ok", None, "Print the output only if it fails"))
         .arg(value("jitter", None, "DURATION", "Wait up to so long before, by chance"))
 }
@@ -114,7 +118,7 @@ fn delay(most: Duration) -> Result<()> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .context("cannot get random numbers")?;
-    let nanoseconds = u128::from(u64::from_ne_bytes(bytes)) * most.as_nanos() >> 64;
+    let nanoseconds = (u128::from(u64::from_ne_bytes(bytes)) * most.as_nanos()) >> 64;
     let end = std::time::Instant::now() + Duration::from_nanos(nanoseconds as u64);
     loop {
         let left = end.saturating_duration_since(std::time::Instant::now());

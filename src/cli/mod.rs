@@ -43,6 +43,7 @@ mod push;
 mod registry_flags;
 mod rename;
 mod restart;
+mod retry;
 mod rm;
 mod run;
 mod run_flags;

@@ -25,7 +25,7 @@ pub(super) fn pull_args(command: Command) -> Command {
         .arg(value("policy", None, "WHEN", "always, missing, newer or never (always)"))
         .arg(switch("disable-content-trust", None, "Accepted for docker's sake").hide(true))
         .arg(names(true, "NAME[:TAG|@DIGEST]"));
-    registry_flags::add(command)
+    super::retry::add(registry_flags::add(command))
 }
 
 pub(super) fn pull_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
@@ -58,7 +58,9 @@ pub(super) fn pull_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
             out::out("Using default tag: latest\n")?;
         }
         let options = ensure::Options { policy, platform: platform.clone() };
-        let (reference, digest, is_new) = pull_one(&engine, client, &reference, options, &mut display)?;
+        let (reference, digest, is_new) = super::retry::patiently(matches, || {
+            pull_one(&engine, client, &reference, options.clone(), &mut display)
+        })?;
         drop(display);
         if !quiet {
             report(&reference, &digest, is_new)?;

@@ -7,16 +7,20 @@ use clap::{ArgMatches, Command};
 
 use super::flags::switch;
 use super::held::Held;
+use super::image::claims;
 use super::job_flags::{self, Taken};
 use super::progress::{Display, Headline};
+use super::retry;
 use super::run_flags::one;
 use super::{Session, events, life_flags, out, pull, registry_flags, run_flags};
 use crate::engine::Engine;
 use crate::engine::attach::{Ended, Signals, follow};
 use crate::engine::create::{CreateOptions, From, create, random_id};
 use crate::engine::start;
+use crate::error;
 use crate::error::ResultExt;
 use crate::fs;
+use crate::image;
 use crate::image::ensure;
 use crate::image::ensure::Policy;
 use crate::oci::Reference;
@@ -55,6 +59,10 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
     let terminal = wanted.options.terminal;
     let options = life_flags::start_options(matches, wanted.options.interactive)?;
     let stay = life_flags::stay(matches, options.stdin)?;
+    let image_name = match &wanted.from {
+        From::Image(name, _) => Some(name.clone()),
+        From::Rootfs { .. } => None,
+    };
     let turn = match job_flags::read(matches)?.await_turn(|| session.engine())? {
         Taken::Go(turn) => turn,
         Taken::Skip(line) => {
@@ -90,7 +98,17 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
         // As docker: whoever sees none of its output may want to know which one it is.
         out::out(&format!("{id}\n"))?;
     }
-    Ok(code_of(follow(client, &signals, stay)?))
+    let code = code_of(follow(client, &signals, stay)?);
+    if matches.get_flag("rmi")
+        && let Some(name) = image_name
+    {
+        // Another container may use it: then it stays.
+        let options = image::remove::Options { force: false, in_use: claims(&engine)? };
+        for error in image::remove::remove(&engine.store, &[name], &options)?.errors {
+            out::warn(&error::chain(&error));
+        }
+    }
+    Ok(code)
 }
 
 pub(super) fn code_of(ended: Ended) -> u8 {
@@ -168,17 +186,19 @@ pub(super) fn with_image(
     let policy = one(matches, "pull").map(pull::policy).transpose()?.unwrap_or_default();
     let options = ensure::Options { policy, platform: pull::platform(matches, &session.host)? };
     let mut entering = Some(entering);
-    let client = || {
-        entering.take().map(Entering::finish).transpose()?;
-        Client::new(&session.host, registry)
-    };
     let mut display = None;
     let mut tell = |event| {
         let quiet = matches.get_flag("quiet");
         display.get_or_insert_with(|| Display::new(Headline::Stderr, quiet)).tell(event);
     };
-    let image = ensure::ensure(&engine.store, name, &options, client, &mut tell)
-        .with_context(|| format!("cannot run {name}"))?;
+    let image = retry::patiently(matches, || {
+        let client = || {
+            entering.take().map(Entering::finish).transpose()?;
+            Client::new(&session.host, registry.clone())
+        };
+        ensure::ensure(&engine.store, name, &options, client, &mut tell)
+            .with_context(|| format!("cannot run {name}"))
+    })?;
     *found = Some(Box::new(image));
     Ok((wanted, entering))
 }

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{
     env_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags,
-    secret, user_flags,
+    retry, secret, user_flags,
 };
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
@@ -104,7 +104,8 @@ pub(super) fn flags(command: Command) -> Command {
         if *short == '\0' { arg } else { arg.short(*short) }
     };
     let common = log_flags::add(life_flags::add(registry_flags::add(command)));
-    env_flags::add(secret::add(user_flags::add(job_flags::add_common(health_flags::add(common)))))
+    let common = retry::add(job_flags::add_common(health_flags::add(common)));
+    env_flags::add(secret::add(user_flags::add(common)))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
@@ -161,7 +162,8 @@ pub(super) fn read_for(
 ) -> Result<CreateOptions> {
     let options = options(matches, host, command)?;
     let log_config = log_flags::log_config(matches)?;
-    let auto_remove = matches.get_flag("rm");
+    let of_run = |name: &str| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false);
+    let auto_remove = matches.get_flag("rm") || of_run("rmi");
     let detached = matches.try_get_one::<bool>("detach").ok().flatten().copied().unwrap_or(false);
     let log = log_flags::is_logged(matches, &log_config, auto_remove && !detached);
     Ok(CreateOptions {

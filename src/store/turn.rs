@@ -38,7 +38,7 @@ impl Turn {
     fn open(store: &Store, name: &str) -> Result<Turn> {
         let file = fs::open_or_create(&store.data.join("turns.lock"), 0o600)?;
         let hash: [u8; 32] = sha2::Sha256::digest(name.as_bytes()).into();
-        let number = hash[..8].iter().fold(0_u64, |n, byte| n << 8 | u64::from(*byte));
+        let number = hash[..8].iter().fold(0_u64, |n, byte| (n << 8) | u64::from(*byte));
         // fcntl(2) wants the end of the byte to be an offset too.
         Ok(Turn { file, at: (number >> 2) as i64 })
     }
