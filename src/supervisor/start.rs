@@ -82,6 +82,11 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
     super::secrets::add(&mut spec, store, record)?;
     identity::resolve_user(&mut spec, store, record, (&root.0, ids), warn)?;
+    if root.1 == "overlay-memory" && !record.auto_remove {
+        warn(
+            "its changes are in memory, and end with this run: the disk of the store takes no overlay".into(),
+        );
+    }
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
     let started = run(starting, &spec, (root, ids), cgroup.as_ref());
