@@ -37,6 +37,9 @@
 //! | `events/log`, `log.1`... | `store::journal` | what happened, for `events`: appended to by all, bounded by rotation |
 //! | `volumes/NAME/` | `store::volume` | a volume: its content in `_data/`, what was asked for in volume.json |
 //! | `mapped/HEX/` | `store::mapped` | an image's layers as one tree with other owners, for keep-id; made when first needed |
+//! | `secrets/` | `store::secret` | values, for the caller alone: stored ones, and the copies that containers have |
+//! | `turns.lock` | `store::turn` | a byte for each name: whose turn it is to decide what becomes of it |
+//! | `booted` | `engine::boot` | the boot id of the last `boot --once` |
 //! | `tmp/` | `store::draft` | what is being made; swept by whoever finds its lock free |
 //!
 //! DATA is /var/lib/dhow, or ~/.local/share/dhow for a user. There is no run directory: what is true only for this boot
