@@ -83,7 +83,11 @@ fn the_restart_policy_changes(s: &Sandbox) {
     });
     s.dhow(["update", "--restart", "no", "b"]).ok();
     assert_eq!(s.dhow(["wait", "b"]).ok(), "5");
-    assert_eq!(s.inspect("b", "{{.RestartCount}} {{.State.Status}}"), "3 exited");
+    assert_eq!(
+        s.inspect("b", "{{.RestartCount}} {{.State.Status}}"),
+        "2 exited",
+        "the run that was waited for never came"
+    );
 }
 
 fn what_is_no_update(s: &Sandbox) {
