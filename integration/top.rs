@@ -58,7 +58,8 @@ fn top_in_other_columns(s: &Sandbox) {
 }
 
 fn top_escapes_what_programs_call_themselves(s: &Sandbox) {
-    let script = "printf '#!/bin/sh\\nread x' > '/tmp/a\\tb'; touch /ready; exec -a \"$(printf 'evil\\033[2J\\nx')\" sleep 1000";
+    // Which applet it is to be is what busybox finds behind the last slash.
+    let script = "exec -a \"$(printf 'evil\\033[2J\\nx')/sleep\" sleep 1000";
     s.detached(["--name", "c"], ["sh", "-c", script]);
     let out = wait::until("the program", || {
         let out = s.dhow(["top", "c"]).ok();
