@@ -1,4 +1,4 @@
-//! Fifty containers at once, some of which restart all the time, and the death of all who hold them.
+//! Fifty containers at once, some of which restart all the time, all with health checks, and the death of all who hold them.
 
 use std::collections::BTreeSet;
 
@@ -32,13 +32,19 @@ fn fifty_with_restarts_and_the_death_of_all(s: &Sandbox) {
             scope.spawn(move || {
                 for n in 0..10 {
                     let name = format!("c{worker}{n}");
-                    let flags = ["--name", &name, "--restart", "always", "--pids-limit", "100"];
+                    // One check in two hangs, and dies with the rest.
+                    let check = ["true", "sleep 2000"][n / 2 % 2];
+                    let mut flags = vec!["--name", &name, "--restart", "always", "--pids-limit", "100"];
+                    flags.extend(["--health-cmd", check, "--health-interval", "500ms"]);
                     s.detached(flags, ["sh", "-c", scripts[n % scripts.len()]]);
                 }
             });
         }
     });
     wait::until("all of them to have begun", || (supervisors(s).len() == 50).then_some(()));
+    wait::until("a check to have said something", || {
+        (!s.dhow(["ps", "-q", "--filter", "health=healthy"]).ok().is_empty()).then_some(())
+    });
     let states = s.dhow(["ps", "-a", "--format", "{{.State}}"]).ok();
     assert_eq!(
         states.lines().filter(|state| ["running", "restarting"].contains(state)).count(),
