@@ -18,6 +18,7 @@ for_each_user!(
     damage_hides_nothing_else,
     check_while_others_work,
     a_damaged_name_can_be_removed,
+    a_store_of_another_version,
 );
 for_root!(a_pull_is_durable_in_order);
 
@@ -340,4 +341,21 @@ fn a_pull_is_durable_in_order(s: &Sandbox) {
         }
     }
     assert!(n_objects >= 4 + 4 && n_names == 1, "{n_objects} {n_names}");
+}
+
+fn a_store_of_another_version(s: &Sandbox) {
+    s.dhow(["run", "--rm", "busybox", "true"]).ok();
+    let format = s.store.join("format");
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "1\n");
+    std::fs::write(&format, "2\n").unwrap();
+    for words in
+        [&["run", "--rm", "busybox", "true"][..], &["images"], &["ps", "-a"], &["system", "prune", "-f"]]
+    {
+        let out = s.dhow(words).output().complains("format 2").complains("hint: ");
+        assert!(out.code != 0 && out.stdout.is_empty(), "{}", out.report());
+    }
+    // One from before there was a number is what it always was.
+    std::fs::remove_file(&format).unwrap();
+    assert_eq!(s.dhow(["run", "--rm", "busybox", "echo", "still"]).ok(), "still");
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "1\n");
 }

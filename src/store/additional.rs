@@ -125,6 +125,7 @@ fn is_store(path: &Path) -> Result<bool> {
 /// [`is_store`], and an error that says the way out where nobody but its owner can tell.
 fn is_readable_store(path: &Path) -> Result<bool> {
     is_store(path)
+        .and_then(|is_store| if is_store { super::format::check(path).map(|_| true) } else { Ok(false) })
         .with_context(|| format!("cannot use the additional store {}", path.display()))
         .with_hint(|| format!("its owner lets others read it by chmod 755 {}", path.display()))
 }

@@ -10,6 +10,7 @@ pub mod blob;
 pub mod config;
 pub mod container;
 pub mod draft;
+mod format;
 pub mod gc;
 pub mod grave;
 pub mod health;
@@ -43,6 +44,7 @@ use crate::host::{Host, Ids};
 
 /// What a store may have in its directory, of all versions.
 pub const ENTRIES: &[&str] = &[
+    "format",
     "containers",
     "names",
     "names.lock",
@@ -80,8 +82,9 @@ impl Store {
         Store::at(&host.data, host.ids.clone())
     }
 
-    /// The store in `data`; makes the directories that are missing.
+    /// The store in `data`; makes the directories that are missing. Refused if another version's files are in it.
     pub fn at(data: &Path, ids: Ids) -> Result<Store> {
+        let is_noted = format::check(data)?;
         // It alone guards all: so a person who wants others to use the images opens this one directory to them, and
         // still nothing but what images are made of.
         fs::create_dir_all(data, 0o700)?;
@@ -90,6 +93,9 @@ impl Store {
         }
         for dir in ["partial", "containers", "names", "ephemeral", "tmp"] {
             fs::create_dir_all(&data.join(dir), 0o700)?;
+        }
+        if !is_noted {
+            format::note(data);
         }
         Ok(Store { data: data.to_owned(), ids, additional: Vec::new() })
     }
