@@ -84,6 +84,13 @@ fn pidfile(s: &Sandbox) {
     assert_eq!(text.trim(), s.inspect(&id, "{{.State.Pid}}"));
     let command = std::fs::read(format!("/proc/{}/cmdline", text.trim())).unwrap();
     assert_eq!(command, b"sleep\x001000\0");
+    // One that is gone before the command looks had a pid as well.
+    for n in 0..10 {
+        let name = format!("pid{n}");
+        s.dhow(["run", "--rm", "--pidfile", &name, "busybox", "true"]).ok();
+        let text = std::fs::read_to_string(s.work.join(name)).unwrap();
+        assert!(text.parse::<i32>().is_ok_and(|pid| pid > 0), "{text:?}");
+    }
 }
 
 fn names(s: &Sandbox) {

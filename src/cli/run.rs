@@ -26,7 +26,6 @@ use crate::image::ensure::Policy;
 use crate::oci::Reference;
 use crate::registry::credentials::has_helper;
 use crate::registry::{Client, Options};
-use crate::store::container::ContainerDir;
 use crate::store::image::find;
 use crate::userns::Entering;
 
@@ -82,14 +81,14 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
     let mut lent = held.as_mut().filter(|_| !terminal);
     lent.as_mut().map_or(Ok(()), |held| held.lend())?;
     let (created, supervisor) = start::make(&engine, entering, wanted, options, &mut events)?;
-    let (dir, id) = (created.dir.clone(), created.record.id.clone());
+    let id = created.record.id.clone();
     if let Some(cidfile) = cidfile {
         cidfile.write(&id)?;
     }
     drop(turn);
     let client = start::start_created(created, supervisor, options, &mut events)?;
     lent.map_or(Ok(()), |held| held.collect())?;
-    pidfile.map_or(Ok(()), |pidfile| pidfile.write(&dir))?;
+    pidfile.map_or(Ok(()), |pidfile| pidfile.write(client.pid))?;
     let Some(signals) = signals else {
         out::out(&format!("{id}\n"))?;
         return Ok(0);
@@ -256,11 +255,10 @@ impl PidFile {
         Ok(Some(PidFile { path, goes_again }))
     }
 
-    fn write(mut self, dir: &ContainerDir) -> Result<()> {
-        if let Ok(Some(state)) = dir.last_state() {
-            fs::write_atomic(&self.path, state.init.pid.to_string().as_bytes())?;
-            self.goes_again = false;
-        }
+    /// The pid comes from the supervisor: what it noted may be gone with the container by now.
+    fn write(mut self, pid: i32) -> Result<()> {
+        fs::write_atomic(&self.path, pid.to_string().as_bytes())?;
+        self.goes_again = false;
         Ok(())
     }
 }

@@ -213,7 +213,7 @@ const SECOND_INT: Duration = Duration::from_secs(10);
 
 /// Stays with a container until it ends or the user detaches. A second SIGINT soon after the first kills it.
 pub fn follow(client: Client, signals: &Signals, stay: Stay) -> Result<Ended> {
-    let Client { control, data } = client;
+    let Client { control, data, .. } = client;
     let input = stay.input && data.is_some();
     let raw = if input { RawMode::enter_if_terminal()? } else { None };
     let mut pump = Pump { signals, data, input, raw: raw.is_some(), keys: stay.keys };

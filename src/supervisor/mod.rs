@@ -76,8 +76,8 @@ pub enum Control {
     Begin(Begin),
     /// Supervisor: a line for the user.
     Warning(String),
-    /// Supervisor: the program runs.
-    Started,
+    /// Supervisor: the program runs; its pid, 0 where that cannot be told.
+    Started(i32),
     /// Supervisor: it cannot.
     Failed(Failure),
     /// Command: pass this signal on.
@@ -166,6 +166,8 @@ pub struct Client {
     pub control: Socket,
     /// The terminal's bytes, both ways, if the container has one and is in the foreground.
     pub data: Option<OwnedFd>,
+    /// The pid of the container's init once it runs, 0 where that cannot be told.
+    pub pid: i32,
 }
 
 /// How a supervisor is started.
@@ -217,19 +219,19 @@ pub fn spawn(
         }
         other => drop(other.hint(chroot::HINT)?),
     }
-    let client = Client { control: ours, data: data.map(|(ours, _)| ours) };
+    let client = Client { control: ours, data: data.map(|(ours, _)| ours), pid: 0 };
     Ok(Waiting { client, isolation, executable })
 }
 
 impl Waiting {
     /// Hands the container over, by its lock, and returns when its program runs.
     pub fn begin(self, lock: &OwnedFd, begin: Begin, events: Sink<'_>) -> Result<Client> {
-        let Waiting { client, isolation, executable } = self;
+        let Waiting { mut client, isolation, executable } = self;
         let begin = Control::Begin(Begin { isolation, ..begin });
         client.control.send(&begin, Some(lock.as_fd()))?;
         // Now there is time: the answer takes a while.
         drop(executable);
-        client.await_start(events)?;
+        client.pid = client.await_start(events)?;
         Ok(client)
     }
 }
@@ -241,11 +243,12 @@ fn stream_pair() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Client {
-    fn await_start(&self, events: Sink<'_>) -> Result<()> {
+    /// The pid of the program that runs.
+    fn await_start(&self, events: Sink<'_>) -> Result<i32> {
         loop {
             match self.control.receive::<Control>()? {
                 Some((Control::Warning(text), _)) => events(Event::Warning(text)),
-                Some((Control::Started, _)) => return Ok(()),
+                Some((Control::Started(pid), _)) => return Ok(pid),
                 Some((Control::Failed(failure), _)) => return Err(failure.into_error()),
                 Some((other, _)) => {
                     bail!("cannot start the container: unexpected {other:?} from its supervisor")

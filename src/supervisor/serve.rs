@@ -66,7 +66,7 @@ pub fn run(path: &Path) -> Result<()> {
         Ok(running) => {
             let _ = rustix::process::set_parent_process_death_signal(None);
             // A command that went away meanwhile is met by the loop.
-            let _ = control.send(&Control::Started, None);
+            let _ = control.send(&Control::Started(running.pid), None);
             let guests = Guests::open(&dir);
             let control = Some(control);
             let mut supervised = Supervised {

@@ -27,6 +27,8 @@ use crate::store::{health, rootfs};
 pub struct Running {
     /// The container's init.
     pub init: Init,
+    /// Its pid as whoever started us sees it; 0 where that cannot be told.
+    pub pid: i32,
     /// Our side of its terminal.
     pub terminal: Option<OwnedFd>,
     /// Its root, where it is a chroot and nothing else.
@@ -90,7 +92,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
     let started = run(starting, &spec, (root, ids), cgroup.as_ref());
-    let (init, streams, emulation) = match started {
+    let (init, pid, streams, emulation) = match started {
         Ok(parts) => parts,
         Err(error) => {
             if let Some(cgroup) = &cgroup {
@@ -100,7 +102,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
         }
     };
     let Streams { terminal, relays, log, input, is_unheard } = streams;
-    Ok(Running { init, terminal, chroot, cgroup, relays, log, emulation, input, is_unheard })
+    Ok(Running { init, pid, terminal, chroot, cgroup, relays, log, emulation, input, is_unheard })
 }
 
 /// The container's bundle.
@@ -117,7 +119,7 @@ fn chroot_of(root: &rootfs::Root, begin: &Begin) -> Option<PathBuf> {
     }
 }
 
-type Parts = (Init, Streams, Option<Emulation>);
+type Parts = (Init, i32, Streams, Option<Emulation>);
 
 fn run(
     starting: Starting<'_>,
@@ -162,9 +164,9 @@ fn run(
     }
     // Before the program runs: if this cannot be written, nothing has happened yet.
     let is_inner = inner.is_some() && record.person.is_none();
-    write_state(dir, &init, (driver, chroot, is_inner), cgroup, restarts)?;
+    let pid = write_state(dir, &init, (driver, chroot, is_inner), cgroup, restarts)?;
     init.start(|socket| serve_until_exec(socket, emulation.as_mut()))?;
-    Ok((init, streams, emulation))
+    Ok((init, pid, streams, emulation))
 }
 
 /// Answers emulated calls that init makes between `Start` and exec.
@@ -186,13 +188,14 @@ fn serve_until_exec(socket: BorrowedFd<'_>, emulation: Option<&mut Emulation>) -
     }
 }
 
+/// Notes the run; the pid of its init.
 fn write_state(
     dir: &ContainerDir,
     init: &Init,
     (driver, chroot, is_inner): (&str, Option<PathBuf>, bool),
     cgroup: Option<&Cgroup>,
     restart_count: u32,
-) -> Result<()> {
+) -> Result<i32> {
     let of = |pid: i32| Some(ProcessId { pid, start_time: start_time(pid)? });
     let gone = "the container's processes are not to be seen in /proc";
     let state = State {
@@ -209,7 +212,8 @@ fn write_state(
         restart_count,
         restarting: None,
     };
-    dir.write_state(&state)
+    dir.write_state(&state)?;
+    Ok(state.init.pid)
 }
 
 fn make_cgroup(
