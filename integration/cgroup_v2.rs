@@ -1,4 +1,4 @@
-//! cgroup v2, which the machine of the tests need not have: limits hold there for root, and for a user whom a part of the
+//! cgroup v2, which the machine of the tests need not have: limits hold and pauses last there for root, and for a user whom a part of the
 //! tree was handed to; who has none is told so. In a virtual machine, with an old kernel at that.
 
 use crate::guest::{Console, Guest};
@@ -42,6 +42,19 @@ const LIMITS: &str = r#"
     dhow exec calm cat /proc/self/cgroup /sys/fs/cgroup/memory.max
     dhow inspect --format '{{.State.Status}}' calm
 
+    echo "== $1 pause"
+    frozen() { grep -qx "frozen $1" $cgroup/cgroup.events; }
+    dhow pause calm; until_true frozen 1
+    dhow ps --filter name=calm --format '{{.Status}}' | grep -c '(Paused)'
+    dhow unpause calm; until_true frozen 0
+
+    echo "== $1 update"
+    dhow update -m 80m --pids-limit 7 --cpus 0.25 calm; cat $cgroup/memory.max $cgroup/pids.max $cgroup/cpu.max
+    dhow stats --no-stream --format '{{.PIDs}} {{.MemUsage}}' calm | sed 's, .* / , of ,'
+
+    echo "== $1 stop of a paused one"
+    dhow pause calm; dhow stop -t 0 calm; dhow inspect --format '{{.State.Status}}' calm
+
     echo "== $1 nested"
     dhow run --rm --privileged -v /usr/bin/dhow:/bin/dhow -v /busybox.tar:/busybox.tar busybox sh -c '
         dhow --root /inner import /busybox.tar busybox >/dev/null
@@ -63,6 +76,9 @@ fn holds(console: &Console, who: &str, own: &str) {
     says("fork bomb", "tame\nbomb");
     says("cpus", "half\nbusy");
     says("exec", "137\n0::/\n67108864\nrunning");
+    says("pause", "calm\n1\ncalm");
+    says("update", "calm\n83886080\n7\n25000 100000\n2 of 80MiB");
+    says("stop of a paused one", "calm\ncalm\nexited");
     says("nested", "137\n67108864");
     says("left", &format!("calm\nhungry\n0::{own}"));
 }
