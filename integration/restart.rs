@@ -62,7 +62,8 @@ fn always_until_a_person_ends_it(s: &Sandbox) {
 }
 
 fn stop_and_rm_during_back_off(s: &Sandbox) {
-    for (name, end) in [("a", &["stop", "a"][..]), ("b", &["rm", "-f", "b"])] {
+    // No names that are beginnings of ids.
+    for (name, end) in [("stays", &["stop", "stays"][..]), ("goes", &["rm", "-f", "goes"])] {
         s.detached(["--name", name, "--restart", "always"], ["sh", "-c", "exit 7"]);
         // The back-off is long by then: an end that waited for it would be seen to restart.
         wait::until("a long back-off", || {
@@ -75,11 +76,11 @@ fn stop_and_rm_during_back_off(s: &Sandbox) {
         s.dhow(end).ok();
     }
     assert_eq!(
-        s.inspect("a", "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}"),
+        s.inspect("stays", "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}"),
         "exited 7 3",
         "the run that was waited for never came"
     );
-    s.dhow(["inspect", "b"]).fails(1);
+    s.dhow(["inspect", "goes"]).fails(1);
 }
 
 fn kill_is_for_good(s: &Sandbox) {
