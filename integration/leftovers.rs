@@ -128,17 +128,24 @@ fn reap_orphans() {
 
 /// Our children that have ended and that nobody said he would wait for, and whether they are of our session.
 fn orphans() -> BTreeMap<i32, bool> {
-    let own = std::process::id().to_string();
-    let session = rustix::process::getsid(None).map_or(0, |p| p.as_raw_nonzero().get()).to_string();
+    let own = std::process::id();
+    let session = stat(own as i32).map(|(_, _, session)| session);
     let awaited = AWAITED.lock().unwrap_or_else(PoisonError::into_inner);
     let orphan = |pid: i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // After the name, which may hold anything but is closed by the last parenthesis: state, parent, group, session.
-        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().take(4).collect();
-        let is_ours = fields.first() == Some(&"Z") && fields.get(1) == Some(&&*own);
-        (is_ours && !awaited.contains(&pid)).then(|| (pid, fields.get(3) == Some(&&*session)))
+        let (state, parent, its_session) = stat(pid)?;
+        let is_ours = state == "Z" && parent == own as i32 && !awaited.contains(&pid);
+        is_ours.then_some((pid, Some(its_session) == session))
     };
     names(Path::new("/proc")).iter().filter_map(|n| n.to_str()?.parse().ok()).filter_map(orphan).collect()
+}
+
+/// State, parent and session of a process. The session is 0, which is no pid, where its leader is outside of our pid name
+/// space, as it is in a CI job; getsid(2)'s wrapper takes that for a mistake.
+fn stat(pid: i32) -> Option<(String, i32, i32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may hold anything but is closed by the last parenthesis: state, parent, group, session.
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().take(4).collect();
+    Some((fields.first()?.to_string(), fields.get(1)?.parse().ok()?, fields.get(3)?.parse().ok()?))
 }
 
 /// Every process that this program started, or that those started.

@@ -59,12 +59,19 @@ fn everything() -> Value {
         "namespaces": namespaces(),
         "cgroup": text("/proc/self/cgroup").lines().collect::<Vec<_>>(),
         "tty": rustix::termios::tcgetwinsize(std::io::stdin()).ok().map(|s| json!([s.ws_row, s.ws_col])),
-        "session": rustix::process::getsid(None).map(|p| p.as_raw_nonzero().get()).unwrap_or(0),
+        "session": session(),
         "interfaces": names("/sys/class/net"),
         "dev": devices(),
         "oom_score_adj": text("/proc/self/oom_score_adj").trim(),
         "exe": link("/proc/self/exe"),
     })
+}
+
+/// Read and not asked for: the session's leader may be outside of our pid name space, and then it is 0, which is no pid.
+fn session() -> i32 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    fields.split_whitespace().nth(3).and_then(|f| f.parse().ok()).unwrap_or(0)
 }
 
 fn status() -> BTreeMap<String, String> {
