@@ -1,12 +1,13 @@
 //! dhow: a container engine in one static binary. This page is the map of the house.
 //!
 //! ```text
-//! 8 lib.rs       start-up: hidden roles, Host::probe, cli::main, the one error printer, the exit code
-//! 7 cli/         argv <-> text. One file per verb: flags -> Options, one call, render. Alone prints
-//! 5 engine/      the container verbs: create start run stop exec rm wait logs cp commit... Takes Options, returns data
+//! 9 lib.rs       start-up: hidden roles, Host::probe, cli::main, the one error printer, the exit code
+//! 8 cli/         argv <-> text. One file per verb: flags -> Options, one call, render. Alone prints
+//! 6 engine/      the container verbs: create start run stop exec rm wait logs cp commit... Takes Options, returns data
+//! 5 supervisor/  the process that outlives the command: stdio, log, exit code, teardown
 //! 4 image/       archives <-> store: import, load, save, inspect, history
+//! 4 network/     plan (pure) and apply/undo: bridge, veth, addresses, firewall, through netlink
 //! 3 spec/        image config + options + host -> oci::runtime::Spec; pure; golden-tested
-//! 4 supervisor/  the process that outlives the command: stdio, log, exit code, teardown
 //! 3 runtime/     bundle -> process: create start exec (runc's job); init is the child. Knows no images, no names
 //! 3 registry/    the distribution protocol: auth, manifests, blobs as streams; keeps nothing
 //! 3 store/       all state on disk: blob, layer, image names, container, lock, gc
@@ -14,7 +15,7 @@
 //! 3 userns.rs    entering the user name space
 //! 2 host.rs      facts read once at start
 //! 1 fs.rs        file operations whose errors name the path
-//! 0 sys/ oci/ dockerfile/ event.rs error.rs quantity.rs
+//! 0 sys/ oci/ dockerfile/ event.rs error.rs quantity.rs subnet.rs endpoint.rs
 //! ```
 //!
 //! A module names only modules on lower floors; `imports_point_down` below keeps it so.
@@ -37,6 +38,8 @@
 //! | `ephemeral/ID` | `store::container` | marks a container that is to go when it ends |
 //! | `events/log`, `log.1`... | `store::journal` | what happened, for `events`: appended to by all, bounded by rotation |
 //! | `volumes/NAME/` | `store::volume` | a volume: its content in `_data/`, what was asked for in volume.json |
+//! | `networks/NAME.json` | `store::network` | a network: its addresses, what was asked for |
+//! | `networks/claims/ID/ADDRESS` | `store::network::claim` | symlink to the container that has the address |
 //! | `mapped/HEX/` | `store::mapped` | an image's layers as one tree with other owners, for keep-id; made when first needed |
 //! | `secrets/` | `store::secret` | values, for the caller alone: stored ones, and the copies that containers have |
 //! | `turns.lock` | `store::turn` | a byte for each name: whose turn it is to decide what becomes of it |
@@ -75,18 +78,21 @@
 pub mod cli;
 pub mod config;
 pub mod dockerfile;
+pub mod endpoint;
 pub mod engine;
 pub mod error;
 pub mod event;
 pub mod fs;
 pub mod host;
 pub mod image;
+pub mod network;
 pub mod oci;
 pub mod quantity;
 pub mod registry;
 pub mod runtime;
 pub mod spec;
 pub mod store;
+pub mod subnet;
 pub mod supervisor;
 pub mod sys;
 pub mod userns;
@@ -135,21 +141,23 @@ mod tests {
         ("oci", 0),
         ("quantity", 0),
         ("dockerfile", 0),
+        ("endpoint", 0),
+        ("subnet", 0),
         ("fs", 1),
         ("host", 2),
         ("config", 3),
         ("userns", 3),
         ("runtime", 3),
-        ("network", 3),
+        ("network", 4),
         ("registry", 3),
         ("store", 3),
         ("image", 4),
         ("spec", 3),
-        ("supervisor", 4),
-        ("engine", 5),
-        ("cli", 7),
-        ("lib", 8),
-        ("main", 9),
+        ("supervisor", 5),
+        ("engine", 6),
+        ("cli", 8),
+        ("lib", 9),
+        ("main", 10),
     ];
 
     fn floor(room: &str) -> u32 {

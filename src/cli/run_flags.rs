@@ -292,10 +292,8 @@ fn network(matches: &ArgMatches) -> Result<Network> {
     match one(matches, "network") {
         None | Some("host") => Ok(Network::Host),
         Some("none") => Ok(Network::None),
-        Some(other @ ("bridge" | "default")) => {
-            Err(anyhow!("cannot use the network {other}: this dhow has no bridges"))
-                .hint("use --network host, or --network none")
-        }
+        // On the default network where `Options::networks` stays empty.
+        Some("bridge" | "default") => Ok(Network::Own),
         Some(other) => Err(anyhow!("cannot use the network {other:?}: there is none of that name"))
             .hint("use --network host, or --network none"),
     }

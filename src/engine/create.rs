@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
-use super::{Engine, devices, identity, mounts, name, overlap, reap, secret, zone};
+use super::{Engine, devices, identity, mounts, name, overlap, reap, secret, wiring, zone};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
@@ -18,6 +18,7 @@ use crate::spec::options::{Limits, Mount, Network, Options};
 use crate::spec::resources::first_absent;
 use crate::spec::{self, Facts};
 use crate::store::Store;
+use crate::store::config::Config;
 use crate::store::container::{self, ContainerDir, Record, Restart, Source};
 use crate::store::gc;
 use crate::store::grave;
@@ -139,6 +140,9 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         Ids::Root => (found.into_iter().map(|(_, device)| device).collect(), Vec::new()),
         _ => (Vec::new(), found.into_iter().map(|(host, device)| (host, device.path().clone())).collect()),
     };
+    let kept = super::config::of(config.as_ref(), &options, &[]);
+    let exposed: Vec<String> = kept.exposed_ports.iter().cloned().collect();
+    let wiring = wiring::plan(engine, &mut options, &exposed)?;
     let facts = Facts {
         id: &id,
         dir: &dir.path,
@@ -160,7 +164,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
     let user = options.user.clone().or_else(|| image_config.user().clone()).unwrap_or_default();
     let env = spec.process().as_ref().and_then(|p| p.env().clone()).unwrap_or_default();
     let stop_signal = options.stop_signal.clone().or_else(|| image_config.stop_signal().clone());
-    let args = spec.process().as_ref().and_then(|p| p.args().as_deref()).unwrap_or_default();
+    let args = spec.process().as_ref().and_then(|p| p.args().clone()).unwrap_or_default();
     let record = Record {
         id: id.clone(),
         name: String::new(),
@@ -181,13 +185,14 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         labels,
         strict_limits: options.strict_limits,
         log: wanted.log,
-        config: super::config::of(config.as_ref(), &options, args),
+        config: Config { args, ..kept },
         log_config: wanted.log_config,
         inner,
         caller,
         volumes: planned_mounts.volumes.clone(),
         mounted_layers: planned_mounts.layers.clone(),
         healthcheck,
+        wiring,
         options: serde_json::to_value(&options).context("cannot encode the options")?,
     };
     Ok(Planned {
@@ -436,7 +441,8 @@ fn hosts(options: &Options, hostname: &str) -> String {
     let own = match options.network {
         // The host's own names hold on the host's network.
         Network::Host => fs::read_to_string(Path::new("/etc/hosts")).ok(),
-        Network::None => None,
+        // What a container has on networks of its own is written when it has its addresses.
+        Network::None | Network::Own | Network::Container(_) => None,
     };
     let mut text = own.unwrap_or_else(|| {
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned()

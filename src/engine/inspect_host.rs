@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::inspect_mounts;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
-use crate::spec::options::{Network, Options, Seccomp, Userns};
+use crate::spec::options::{Options, Seccomp, Userns};
 use crate::store::container::Record;
 
 /// From the options, the record and the bundle.
@@ -34,7 +34,7 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
         "Binds": or_null(&inspect_mounts::binds(options)),
         "ContainerIDFile": options.cid_file.clone().unwrap_or_default(),
         "LogConfig": log_config(record),
-        "NetworkMode": match options.network { Network::Host => "host", Network::None => "none" },
+        "NetworkMode": super::wiring::mode(options),
         "PortBindings": {},
         "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": record.restart.most() },
         "AutoRemove": record.auto_remove,

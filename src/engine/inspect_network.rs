@@ -6,15 +6,12 @@ use serde_json::{Map, Value, json};
 use super::Engine;
 use super::list;
 use crate::error::NotFound;
-use crate::spec::options::{Network, Options};
+use crate::spec::options::Options;
 use crate::store::container::State;
 
 /// `NetworkSettings` of a container; `run` is the run that it is in, if it has processes.
 pub(super) fn settings(options: &Options, run: Option<&State>) -> Value {
-    let name = match options.network {
-        Network::Host => "host",
-        Network::None => "none",
-    };
+    let name = super::wiring::mode(options);
     // What nsenter(1) and ip-netns(8) can open.
     let key = run.map_or_else(String::new, |state| format!("/proc/{}/ns/net", state.init.pid));
     json!({

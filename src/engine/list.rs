@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::{Engine, reap};
+use crate::endpoint::Network;
 use crate::spec::options::Mount;
 use crate::store::container::{self, ContainerDir, Record, Source, Status};
 use crate::store::health;
@@ -41,8 +42,15 @@ impl Listed {
 
     /// The networks that it is in.
     pub fn networks(&self) -> Vec<String> {
-        let network = self.record.options.get("network").and_then(|n| n.as_str()).unwrap_or("Host");
-        vec![network.to_lowercase()]
+        match &self.record.wiring.network {
+            Network::Own => self.record.wiring.endpoints.iter().map(|end| end.network.clone()).collect(),
+            Network::Container(_) => Vec::new(),
+            // A record of an older version says it in the options alone.
+            Network::Host | Network::None => {
+                let network = self.record.options.get("network").and_then(|n| n.as_str()).unwrap_or("Host");
+                vec![network.to_lowercase()]
+            }
+        }
     }
 
     /// What is mounted in it, apart from what is in memory.

@@ -74,10 +74,10 @@ pub fn build(image: Option<&ImageConfiguration>, options: &Options, facts: &Fact
 
 /// What /etc/hostname will say.
 pub fn hostname(options: &Options, facts: &Facts<'_>) -> String {
-    match (&options.hostname, options.network) {
+    match (&options.hostname, &options.network) {
         (Some(name), _) => name.clone(),
         (None, Network::Host) => facts.host_name.clone(),
-        (None, Network::None) => facts.id[..12].to_owned(),
+        (None, Network::None | Network::Own | Network::Container(_)) => facts.id[..12].to_owned(),
     }
 }
 
@@ -115,7 +115,8 @@ fn namespaces(options: &Options) -> Result<Vec<LinuxNamespace>> {
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Cgroup,
     ];
-    if options.network == Network::None {
+    // That of another container gets its path when that runs: see the supervisor.
+    if options.network != Network::Host {
         kinds.push(LinuxNamespaceType::Network);
     }
     kinds.into_iter().map(|k| Ok(LinuxNamespaceBuilder::default().typ(k).build()?)).collect()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use super::mount::{Mount, Origin, Recursive};
+pub use crate::endpoint::{Endpoint, Link, Network, Port};
 
 /// Everything that `run` and `create` can ask for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -71,14 +72,23 @@ pub struct Options {
     pub strict_limits: bool,
     /// The built-in init.
     pub init: bool,
-    /// Network.
+    /// Which network name space.
     pub network: Network,
+    /// The networks to be joined to, by name, with `Network::Own` only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Endpoint>,
+    /// --link.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
     /// Extra lines of /etc/hosts: name, address.
     pub add_hosts: Vec<(String, String)>,
     /// Name servers in place of the host's.
     pub dns: Vec<String>,
     /// Search domains in place of the host's.
     pub dns_search: Vec<String>,
+    /// Options of resolv.conf in place of the host's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns_options: Vec<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Name or number.
@@ -175,19 +185,6 @@ pub enum ImageVolumes {
     Ignore,
 }
 
-/// A port that is to be published.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Port {
-    /// Of the host; empty for all.
-    pub address: String,
-    /// First and last port of the host that will do; any without.
-    pub host: Option<(u16, u16)>,
-    /// In the container.
-    pub container_port: u16,
-    /// tcp, udp or sctp.
-    pub protocol: String,
-}
-
 /// How a secret is given.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Secret {
@@ -231,14 +228,4 @@ pub enum Seccomp {
         /// What it holds.
         text: String,
     },
-}
-
-/// Which network.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub enum Network {
-    /// The host's own.
-    #[default]
-    Host,
-    /// A loopback device and nothing else.
-    None,
 }

@@ -12,6 +12,7 @@
 //! | socket | where the supervisor listens | supervisor |
 //! | files.lock | held by who has the root mounted to copy files while it does not run | cp |
 //! | upper/ work/ merged/ | overlay; or rootfs/ where overlay is refused | supervisor |
+//! | network.json | how it is joined to networks while it runs; kept by `store::network::wired` | supervisor |
 //! | hosts hostname resolv.conf log | | create, supervisor |
 //! | home/ | the home of a shell's person | create |
 //! | pieces/ | the changes to a host directory that is put together piece by piece | supervisor |
@@ -36,6 +37,7 @@ pub use super::name::{is_being_made, is_name, is_taken, sweep_names};
 use super::person::Person;
 pub use super::restart::Restart;
 pub use super::status::{Exit, ProcessId, State, Status, open_process, start_time};
+use crate::endpoint::Wiring;
 use crate::error::{NotFound, ResultExt};
 use crate::fs;
 use crate::host::InnerIds;
@@ -108,6 +110,9 @@ pub struct Record {
     /// Its health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
+    /// What it asks of networks.
+    #[serde(default)]
+    pub wiring: Wiring,
     /// The options as the engine understands them, for inspect.
     pub options: serde_json::Value,
 }

@@ -20,6 +20,7 @@ pub mod layer;
 pub mod log_config;
 pub mod mapped;
 mod name;
+pub mod network;
 mod old_overlay;
 pub mod partial;
 pub mod person;
@@ -51,6 +52,8 @@ pub const ENTRIES: &[&str] = &[
     "mapped",
     "volumes",
     "volumes.lock",
+    "networks",
+    "networks.lock",
     "turns.lock",
     "booted",
     "secrets",

@@ -1,0 +1,65 @@
+//! Options -> what a container asks of networks: names looked up, ports of --publish-all added.
+
+use anyhow::{Result, anyhow};
+
+use super::Engine;
+use crate::endpoint::{DEFAULT, Endpoint, Network, Port, Wiring};
+use crate::error::ResultExt;
+use crate::spec::Options;
+use crate::store::network;
+
+/// What the options come to; `exposed` are the ports of image and flags, `PORT/PROTOCOL`.
+pub(super) fn plan(engine: &Engine, options: &mut Options, exposed: &[String]) -> Result<Wiring> {
+    if let Network::Container(wanted) = &options.network {
+        options.network = Network::Container(engine.find(wanted)?.id());
+    }
+    if options.network == Network::Own && options.networks.is_empty() {
+        options.networks.push(Endpoint::on(DEFAULT));
+    }
+    for end in &mut options.networks {
+        // The default one is made when it is first used.
+        if end.network != DEFAULT {
+            end.network = network::find(&engine.store, &end.network)
+                .hint(format!("make it first: dhow network create {}", end.network))?
+                .name;
+        }
+    }
+    if let Some(n) = (1..options.networks.len())
+        .find(|n| options.networks[..*n].iter().any(|end| end.network == options.networks[*n].network))
+    {
+        return Err(anyhow!("cannot join network {} twice", options.networks[n].network));
+    }
+    let mut ports = options.publish.clone();
+    if options.publish_all {
+        let wanted = exposed.iter().filter_map(|text| {
+            let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+            let container_port = port.parse().ok()?;
+            Some(Port { address: String::new(), host: None, container_port, protocol: protocol.to_owned() })
+        });
+        for port in wanted {
+            let is_there = |p: &Port| p.container_port == port.container_port && p.protocol == port.protocol;
+            if !ports.iter().any(is_there) {
+                ports.push(port);
+            }
+        }
+    }
+    Ok(Wiring {
+        network: options.network.clone(),
+        endpoints: options.networks.clone(),
+        ports: if options.network == Network::Own { ports } else { Vec::new() },
+        links: options.links.clone(),
+        dns: options.dns.clone(),
+        dns_search: options.dns_search.clone(),
+        dns_options: options.dns_options.clone(),
+    })
+}
+
+/// What `inspect` calls it.
+pub fn mode(options: &Options) -> String {
+    match &options.network {
+        Network::Host => "host".to_owned(),
+        Network::None => "none".to_owned(),
+        Network::Own => options.networks.first().map_or(DEFAULT, |end| end.network.as_str()).to_owned(),
+        Network::Container(id) => format!("container:{id}"),
+    }
+}

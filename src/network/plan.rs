@@ -1,0 +1,135 @@
+//! What joining a container comes to: records and claimed addresses -> links, addresses, routes, rules. Pure.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::endpoint::Published;
+use crate::store::network::Network;
+use crate::store::network::wired::{End, Wired};
+
+/// A hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+/// The network that a container's ends hang on, in the place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its link's name.
+    pub link: String,
+    /// Its addresses with the lengths of their prefixes; the gateways of its pools.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// No way out or in.
+    pub internal: bool,
+    /// Bytes a packet; that of the way out where nothing was asked for.
+    pub mtu: Option<u32>,
+}
+
+/// One pair of links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// What it hangs on.
+    pub bridge: Bridge,
+    /// The end in the place.
+    pub link: String,
+    /// The end in the container.
+    pub interface: String,
+    /// The container's.
+    pub mac: Mac,
+    /// Inside, with the lengths of their prefixes.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Default routes inside; none where another network has the way out, or there is none.
+    pub gateways: Vec<IpAddr>,
+    /// The container may use other addresses than these: it was given CAP_NET_ADMIN.
+    pub is_trusted: bool,
+}
+
+/// All that is to be brought about for one container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order of its wiring.
+    pub joins: Vec<Join>,
+    /// What comes for a port of the host, and goes to which address of the container.
+    pub ports: Vec<(Published, Vec<IpAddr>)>,
+}
+
+/// The plan of a container that is wired so. `networks` are those of its ends, in the same order.
+pub fn plan(wired: &Wired, networks: &[Network], is_trusted: bool) -> Plan {
+    let gateway_end = |is_v6: bool| {
+        wired.ends.iter().position(|end| {
+            !end.internal
+                && if is_v6 { end.gateway6.is_some() && end.ipv6.is_some() } else { end.gateway4.is_some() }
+        })
+    };
+    let (way4, way6) = (gateway_end(false), gateway_end(true));
+    let join = |(n, (end, network)): (usize, (&End, &Network))| Join {
+        bridge: bridge(network),
+        link: end.link.clone(),
+        interface: end.interface.clone(),
+        mac: parse_mac(&end.mac).unwrap_or(Mac([2, 0, 0, 0, 0, 0])),
+        addresses: prefixed(end),
+        gateways: [
+            end.gateway4.filter(|_| way4 == Some(n)).map(IpAddr::from),
+            end.gateway6.filter(|_| way6 == Some(n)).map(IpAddr::from),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+        is_trusted,
+    };
+    let joins = wired.ends.iter().zip(networks).enumerate().map(join).collect();
+    // What comes from outside reaches the end by which the answers go back.
+    let address = |way: Option<usize>, is_v6: bool| {
+        way.and_then(|n| wired.ends[n].addresses().find(|address| address.is_ipv6() == is_v6))
+    };
+    let targets: Vec<IpAddr> = address(way4, false).into_iter().chain(address(way6, true)).collect();
+    let ports = wired.ports.iter().map(|port| (port.clone(), targets.clone())).collect();
+    Plan { joins, ports }
+}
+
+/// The bridge of a network.
+pub fn bridge(network: &Network) -> Bridge {
+    let address =
+        |pool: &crate::store::network::Pool| pool.gateway.map(|gateway| (gateway, pool.subnet.prefix()));
+    Bridge {
+        link: network.bridge(),
+        addresses: network.pools.iter().filter_map(address).collect(),
+        internal: network.internal,
+        mtu: network.mtu(),
+    }
+}
+
+fn prefixed(end: &End) -> Vec<(IpAddr, u8)> {
+    let v4 = end.ipv4.map(|(address, prefix)| (IpAddr::from(address), prefix));
+    v4.into_iter().chain(end.ipv6.map(|(address, prefix)| (IpAddr::from(address), prefix))).collect()
+}
+
+/// The hardware address that goes with an IPv4 address: who gets the address later gets the same, and no neighbour needs to
+/// learn anew. The first byte says that it is locally administered.
+pub fn mac_of(address: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = address.octets();
+    Mac([0x02, 0x42, a, b, c, d])
+}
+
+/// Reads `02:42:0a:01:02:03`.
+pub fn parse_mac(text: &str) -> Option<Mac> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2)?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    (parts.next().is_none() && bytes[0] & 1 == 0).then_some(Mac(bytes))
+}
+
+impl std::fmt::Display for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// What the host's end of the container's `n`th pair is called: `dhv`, digits of its id, and the number where it is not the
+/// first. At most 15 bytes (IFNAMSIZ).
+pub fn link_of(container: &str, n: usize) -> String {
+    let digits = container.get(..11).unwrap_or(container);
+    if n == 0 { format!("dhv{digits}") } else { format!("dhv{}{n:x}", &digits[..digits.len().min(9)]) }
+}
