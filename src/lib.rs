@@ -14,6 +14,7 @@
 //! 3 config.rs    config.toml: defaults of the machine and of the user
 //! 3 userns.rs    entering the user name space
 //! 2 host.rs      facts read once at start
+//! 2 dns/         resolv.conf and hosts: what a resolver knows before it asks
 //! 1 fs.rs        file operations whose errors name the path
 //! 0 sys/ oci/ dockerfile/ event.rs error.rs quantity.rs subnet.rs endpoint.rs
 //! ```
@@ -77,6 +78,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod dns;
 pub mod dockerfile;
 pub mod endpoint;
 pub mod engine;
@@ -144,6 +146,7 @@ mod tests {
         ("endpoint", 0),
         ("subnet", 0),
         ("fs", 1),
+        ("dns", 2),
         ("host", 2),
         ("config", 3),
         ("userns", 3),

@@ -5,4 +5,7 @@
 //! containers: the machine's own for root, for a user the one that all their containers share. The code beneath is the same
 //! for both; a place is nothing but sockets made there.
 
+pub mod etc;
+pub mod linked;
 pub mod plan;
+pub mod resolver;

@@ -2,7 +2,6 @@
 //!
 //! Our own, because a static glibc's getaddrinfo(3) wants to load the machine's NSS modules. nsswitch.conf is not read.
 
-mod files;
 mod query;
 
 use std::collections::HashMap;
@@ -12,7 +11,6 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
@@ -23,10 +21,10 @@ use std::time::Instant;
 use ureq::unversioned::resolver::ResolvedSocketAddrs;
 use ureq::unversioned::transport::NextTimeout;
 
-use crate::fs;
+use crate::dns;
+use crate::dns::Configuration;
 
 use super::url::split_authority;
-use files::Configuration;
 use query::Answer;
 
 /// A name is given up after this long, however many servers and domains there are.
@@ -110,17 +108,7 @@ impl Resolver {
     }
 
     fn files(&self) -> &Files {
-        self.files.get_or_init(|| {
-            // A file that cannot be read is as good as none: whatever it would have said, the error names the host.
-            let text =
-                |path: &str| fs::read_to_string_if_exists(Path::new(path)).ok().flatten().unwrap_or_default();
-            let scope = |interface: &str| match interface.parse() {
-                Ok(index) => Some(index),
-                Err(_) if interface.contains(['/', '.']) => None,
-                Err(_) => text(&format!("/sys/class/net/{interface}/ifindex")).trim().parse().ok(),
-            };
-            (files::hosts(&text("/etc/hosts")), files::configuration(&text("/etc/resolv.conf"), scope))
-        })
+        self.files.get_or_init(|| (dns::hosts_of_machine(), dns::configuration_of_machine("")))
     }
 }
 
@@ -185,10 +173,7 @@ mod tests {
     #[test]
     fn addresses_and_localhost_need_nobody() {
         let resolver = Resolver::default();
-        resolver
-            .files
-            .set((files::hosts("10.0.0.9 reg.test\n"), files::configuration("", |_| None)))
-            .unwrap();
+        resolver.files.set((dns::hosts("10.0.0.9 reg.test\n"), dns::configuration("", |_| None))).unwrap();
         let check = |host: &str, want: &[&str]| {
             let got: Vec<String> =
                 resolver.addresses(host).unwrap().iter().map(ToString::to_string).collect();
