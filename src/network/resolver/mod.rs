@@ -18,6 +18,7 @@ mod records;
 mod tests;
 mod upstream;
 mod upstream_stream;
+mod view;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -29,6 +30,7 @@ use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub use records::{Entry, Known, Records};
+pub use view::View;
 
 use answer::{Answer, Asked};
 use asker_stream::AskerStream;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::subnet::Subnet;
+
 /// All that a container can look up.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
@@ -17,8 +19,8 @@ pub struct Records {
 pub struct Known {
     /// The network's name.
     pub network: String,
-    /// Its addresses: each the first, and how many bits are the network's.
-    pub subnets: Vec<(IpAddr, u8)>,
+    /// Its addresses.
+    pub subnets: Vec<Subnet>,
     /// It leads nowhere outside.
     pub is_internal: bool,
     entries: Vec<Entry>,
@@ -45,21 +47,28 @@ const SHORT_ID: usize = 12;
 const MAX_HOPS: usize = 4;
 
 impl Known {
-    /// Makes the index of a network's containers.
+    /// A network of this name with these containers.
     pub fn new(network: &str, entries: Vec<Entry>) -> Known {
-        let mut by_name: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
-        for (at, entry) in (0..).zip(&entries) {
+        let mut known = Known { network: network.to_owned(), ..Known::default() };
+        known.replace(entries);
+        known
+    }
+
+    /// Other containers are there now.
+    pub fn replace(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        self.entries = entries.into_iter().collect();
+        self.by_name.clear();
+        for (at, entry) in (0..).zip(&self.entries) {
             let short = entry.id.get(..SHORT_ID);
             let names =
                 entry.aliases.iter().map(String::as_str).chain([&*entry.name, &*entry.id]).chain(short);
             for name in names.filter(|name| !name.is_empty()) {
-                let of_name = by_name.entry(key(name).into()).or_default();
+                let of_name = self.by_name.entry(key(name).into()).or_default();
                 if of_name.last() != Some(&at) {
                     of_name.push(at);
                 }
             }
         }
-        Known { network: network.to_owned(), entries, by_name, ..Known::default() }
     }
 
     /// Who is there.
@@ -72,7 +81,7 @@ impl Known {
     }
 
     fn has(&self, address: IpAddr) -> bool {
-        self.subnets.iter().any(|(subnet, bits)| is_within(address, *subnet, *bits))
+        self.subnets.iter().any(|subnet| subnet.contains(address))
     }
 }
 
@@ -127,17 +136,6 @@ impl Records {
         }
         self.is_inside(address).then(String::new)
     }
-}
-
-/// Whether an address lies in a subnet.
-pub fn is_within(address: IpAddr, subnet: IpAddr, bits: u8) -> bool {
-    let (a, b, width) = match (address, subnet) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(u32::from(a)), u128::from(u32::from(b)), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a), u128::from(b), 128),
-        _ => return false,
-    };
-    let shift = width - u32::from(bits).min(width);
-    a.checked_shr(shift).unwrap_or(0) == b.checked_shr(shift).unwrap_or(0)
 }
 
 /// The address that a name of the reverse tree stands for (RFC 1035, 3.5; RFC 3596, 2.5).

@@ -22,7 +22,7 @@ pub(super) fn dir(store: &Store, network: &Network) -> PathBuf {
     dir_of(store, &network.id)
 }
 
-fn dir_of(store: &Store, network_id: &str) -> PathBuf {
+pub(super) fn dir_of(store: &Store, network_id: &str) -> PathBuf {
     store.data.join("networks/claims").join(network_id)
 }
 
@@ -117,7 +117,7 @@ fn owner(store: &Store, network_id: &str, address: IpAddr) -> Result<Option<Stri
     Ok(fs::read_link(&path)?.map(|target| target.to_string_lossy().into_owned()))
 }
 
-fn is_alive(store: &Store, id: &str) -> Result<bool> {
+pub(super) fn is_alive(store: &Store, id: &str) -> Result<bool> {
     let dir = ContainerDir::of(store, id);
     if fs::metadata(&dir.file("lock"))?.is_none() {
         return Ok(false);

@@ -12,6 +12,7 @@
 //! Invariant: a claim holds only while its container's lock is held; whoever needs the address may take it from a dead one.
 
 pub mod claim;
+pub mod member;
 pub mod wired;
 
 use std::collections::BTreeMap;

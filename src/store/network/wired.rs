@@ -8,8 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::member;
 use crate::endpoint::Published;
 use crate::fs;
+use crate::store::Store;
 use crate::store::container::{self, ContainerDir};
 
 /// How a container is joined.
@@ -75,9 +77,10 @@ pub fn read(dir: &ContainerDir) -> Result<Option<Wired>> {
     container::read_json(&dir.file(FILE))
 }
 
-/// Says so.
-pub fn write(dir: &ContainerDir, wired: &Wired) -> Result<()> {
-    fs::write_atomic(&dir.file(FILE), &serde_json::to_vec(wired).context("cannot encode the network")?)
+/// Says so, and lets those know who resolve names on its networks.
+pub fn write(store: &Store, dir: &ContainerDir, wired: &Wired) -> Result<()> {
+    fs::write_atomic(&dir.file(FILE), &serde_json::to_vec(wired).context("cannot encode the network")?)?;
+    wired.ends.iter().try_for_each(|end| member::touch(store, &end.network_id))
 }
 
 /// It is joined no longer.

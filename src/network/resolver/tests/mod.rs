@@ -3,8 +3,6 @@
 mod forward;
 mod hostile;
 
-use std::net::IpAddr;
-
 use simple_dns::rdata::{OPT, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE};
 
@@ -45,11 +43,11 @@ fn records() -> Records {
         entry("a", "web", &[], &["10.2.0.2"]),
         entry("d", "db_1-x", &["datenbank-ü", "with space"], &["10.2.0.3"]),
     ];
-    let subnet = |text: &str, bits| (text.parse::<IpAddr>().unwrap(), bits);
+    let subnet = |text: &str| text.parse::<crate::subnet::Subnet>().unwrap();
     let mut front = Known::new("front", front);
-    front.subnets = vec![subnet("10.1.0.0", 24), subnet("fd01::", 64)];
+    front.subnets = vec![subnet("10.1.0.0/24"), subnet("fd01::/64")];
     let mut back = Known::new("back", back);
-    (back.subnets, back.is_internal) = (vec![subnet("10.2.0.0", 24)], true);
+    (back.subnets, back.is_internal) = (vec![subnet("10.2.0.0/24")], true);
     let link = |alias: &str, target: &str| (alias.to_owned(), target.to_owned());
     let links = vec![
         link("db", "db_1-x"),
