@@ -153,6 +153,7 @@ mod secrets;
 mod self_exe;
 mod settings;
 mod setup;
+mod shared;
 mod shell;
 mod static_binary;
 mod store_care;

@@ -69,9 +69,16 @@ pub struct Endpoint {
     /// Names that it alone has for others in this network.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
+    /// The networks come in the order of these, the highest first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub gateway_priority: i64,
     /// What its interface is called inside; `eth0`, `eth1`... otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 impl Endpoint {

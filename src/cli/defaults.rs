@@ -64,7 +64,7 @@ pub(super) fn flags(config: &Config) -> Vec<(&'static str, String)> {
     let run = &config.run;
     let mut flags = Vec::new();
     let mut add = |name: &'static str, value: Option<String>| flags.extend(value.map(|v| (name, v)));
-    add("network", run.network.clone());
+    add("default-network", run.network.clone());
     add("log-driver", run.log_driver.clone());
     for (key, value) in &run.log_opts {
         add("log-opt", Some(format!("{key}={value}")));
@@ -138,9 +138,9 @@ mod tests {
         };
         assert_eq!(
             with("dhow run --network host x"),
-            "dhow run --network=none --detach-keys=ctrl-x --network host x"
+            "dhow run --default-network=none --detach-keys=ctrl-x --network host x"
         );
-        assert_eq!(with("dhow container create x"), "dhow container create --network=none x");
+        assert_eq!(with("dhow container create x"), "dhow container create --default-network=none x");
         assert_eq!(with("dhow exec x y"), "dhow exec --detach-keys=ctrl-x x y");
         assert_eq!(with("dhow ps"), "dhow ps");
         assert_eq!(with("dhow"), "dhow");

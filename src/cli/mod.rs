@@ -29,10 +29,13 @@ mod logs;
 mod man;
 mod manifest;
 mod mount_flags;
+mod namespace_flags;
+mod network_flags;
 mod out;
 mod parse;
 mod pause;
 mod port;
+mod port_flags;
 mod progress;
 mod prompt;
 mod ps;
@@ -72,10 +75,11 @@ use clap::{Arg, ArgMatches, Command};
 use defaults::Typed;
 
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, shares};
 use crate::error::{self, ExitWith};
 use crate::event::Event;
-use crate::host::Host;
+use crate::host::{self, Host};
+use crate::spec::options::Options;
 use crate::store::additional;
 use crate::userns::{self, Entering};
 
@@ -115,6 +119,22 @@ impl Session {
         let (engine, entering) = self.engine_entering()?;
         entering.finish()?;
         Ok(engine)
+    }
+
+    /// The same for a container that is to be made from these options: a user joins the user name space of a container whose
+    /// other name spaces it is to be in.
+    pub(crate) fn engine_entering_for(&mut self, options: &Options) -> Result<(Engine, Entering)> {
+        if !self.host.is_rootless() || !shares::is_any(options) {
+            return self.engine_entering();
+        }
+        match shares::host_of(&self.engine()?, options) {
+            Some(supervisor) => {
+                userns::join(&self.host, &supervisor)?;
+                self.host.ids = host::current_ids()?;
+                Ok((self.open()?, Entering::done()))
+            }
+            None => self.engine_entering(),
+        }
     }
 
     /// The same for a verb that has something to read while the ids are being mapped.

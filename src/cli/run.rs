@@ -70,7 +70,7 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
         }
     };
     let registry = ask_helpers(matches, session, &wanted)?;
-    let (engine, entering) = session.engine_entering()?;
+    let (engine, entering) = session.engine_entering_for(&wanted.options)?;
     let ready = Ready { engine: &engine, entering, registry };
     let (wanted, entering) = with_image(matches, session, ready, wanted)?;
     // From here on there is something to undo; until here a signal simply ends us.
@@ -123,7 +123,7 @@ pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result
     IdFile::check(matches)?;
     let _turn = job_flags::read(matches)?.await_turn(|| session.engine())?;
     let registry = ask_helpers(matches, session, &wanted)?;
-    let (engine, entering) = session.engine_entering()?;
+    let (engine, entering) = session.engine_entering_for(&wanted.options)?;
     let ready = Ready { engine: &engine, entering, registry };
     let (wanted, entering) = with_image(matches, session, ready, wanted)?;
     if let Some(entering) = entering {

@@ -6,15 +6,15 @@ use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{
-    env_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags,
-    retry, secret, user_flags,
+    env_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, namespace_flags,
+    network_flags, parse, registry_flags, retry, secret, user_flags,
 };
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::Host;
 use crate::quantity;
-use crate::spec::options::{Limits, Network, Options, Seccomp};
+use crate::spec::options::{Limits, Options, Seccomp};
 
 /// Flags with one value: long name, short, value, help.
 const ONE: &[(&str, char, &str, &str)] = &[
@@ -35,7 +35,6 @@ const ONE: &[(&str, char, &str, &str)] = &[
     ("cpuset-cpus", '\0', "LIST", "CPUs to run on: 0-2,4"),
     ("cpuset-mems", '\0', "LIST", "Memory nodes to use"),
     ("pids-limit", '\0', "N", "Limit the number of processes; -1 for no limit"),
-    ("network", '\0', "NETWORK", "none or host (host)"),
     (
         "isolation",
         '\0',
@@ -63,9 +62,6 @@ const MANY: &[(&str, char, &str, &str)] = &[
     ("sysctl", '\0', "KEY=VALUE", "Set a kernel parameter of the container"),
     ("label", 'l', "KEY=VALUE", "Set a label"),
     ("group-add", '\0', "GROUP", "Add a supplementary group"),
-    ("add-host", '\0', "NAME:ADDRESS", "Add a line to /etc/hosts"),
-    ("dns", '\0', "ADDRESS", "Ask this name server in place of the host's"),
-    ("dns-search", '\0', "DOMAIN", "Search this domain in place of the host's"),
 ];
 
 /// Switches.
@@ -105,13 +101,13 @@ pub(super) fn flags(command: Command) -> Command {
     };
     let common = log_flags::add(life_flags::add(registry_flags::add(command)));
     let common = retry::add(job_flags::add_common(health_flags::add(common)));
+    let common = namespace_flags::add(network_flags::add(common));
     env_flags::add(secret::add(user_flags::add(common)))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
         .args(MANY.iter().chain(mount_flags::MANY).map(|f| value(f).action(ArgAction::Append)))
         .args(SWITCHES.iter().map(switch))
-        .mut_arg("network", |a| a.visible_alias("net"))
         .mut_arg("init", |a| {
             // So that config.toml can be overruled.
             a.action(ArgAction::Set)
@@ -225,10 +221,6 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
         },
         strict_limits: matches.get_flag("strict-limits"),
         init: matches.get_flag("init"),
-        network: network(matches)?,
-        add_hosts: many(matches, "add-host").map(add_host).collect::<Result<_>>()?,
-        dns: many(matches, "dns").map(parse::address).collect::<Result<_>>()?,
-        dns_search: all("dns-search"),
         labels: many(matches, "label").map(parse::label).collect::<Result<_>>()?,
         stop_signal: text("stop-signal"),
         stop_timeout: number(matches, "stop-timeout")?,
@@ -239,6 +231,8 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
     };
     mount_flags::read(matches, &mut options)?;
     user_flags::read(matches, &mut options)?;
+    network_flags::read(matches, &mut options)?;
+    namespace_flags::read(matches, &mut options)?;
     env_flags::read(matches, host, &mut options)?;
     if let Some(signal) = &options.stop_signal {
         crate::engine::stop::parse_signal(signal)?;
@@ -286,31 +280,6 @@ pub(super) fn limits(matches: &ArgMatches) -> Result<Limits> {
         cpuset_mems: one(matches, "cpuset-mems").map(parse::number_list).transpose()?,
         pids: number(matches, "pids-limit")?,
     })
-}
-
-fn network(matches: &ArgMatches) -> Result<Network> {
-    match one(matches, "network") {
-        None | Some("host") => Ok(Network::Host),
-        Some("none") => Ok(Network::None),
-        // On the default network where `Options::networks` stays empty.
-        Some("bridge" | "default") => Ok(Network::Own),
-        Some(other) => Err(anyhow!("cannot use the network {other:?}: there is none of that name"))
-            .hint("use --network host, or --network none"),
-    }
-}
-
-fn add_host(text: &str) -> Result<(String, String)> {
-    let (name, address) = text
-        .split_once('=')
-        .or_else(|| text.split_once(':'))
-        .ok_or_else(|| anyhow!("cannot add the host {text:?}: it is not NAME:ADDRESS"))?;
-    let bare = address.trim_start_matches('[').trim_end_matches(']');
-    let address = if address == "host-gateway" { "127.0.0.1" } else { bare };
-    anyhow::ensure!(
-        address.parse::<std::net::IpAddr>().is_ok(),
-        "cannot add the host {text:?}: {address:?} is not an address"
-    );
-    Ok((name.to_owned(), address.to_owned()))
 }
 
 fn security(options: &mut Options, word: &str) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::engine::guest;
 use crate::engine::start;
 use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
+use crate::spec::options::Options;
 
 pub(super) fn start_args(command: Command) -> Command {
     life_flags::add_stay(command)
@@ -41,7 +42,9 @@ pub(super) fn start_verb(matches: &ArgMatches, session: &mut Session) -> Result<
             return Ok(code_of(guest::attach(&engine, name, signals, stay, &mut events)?));
         }
     }
-    let engine = session.engine_as_root()?;
+    let first = options_of(session, &names);
+    let (engine, entering) = session.engine_entering_for(&first)?;
+    entering.finish()?;
     if let (Some(signals), [name]) = (signals, &names[..]) {
         let client = start::start(&engine, name, options, &mut events)?;
         let client = client.ok_or_else(|| anyhow!("cannot start {name}: it is running"))?;
@@ -52,4 +55,13 @@ pub(super) fn start_verb(matches: &ArgMatches, session: &mut Session) -> Result<
         out::out(&format!("{name}\n"))?;
         Ok(())
     })
+}
+
+/// What the first of them was made with; what is wrong with it is told by who starts it.
+fn options_of(session: &mut Session, names: &[&str]) -> Options {
+    let mut read = |name: &str| {
+        let record = session.engine()?.find(name)?.record()?;
+        Ok::<_, anyhow::Error>(serde_json::from_value(record.options)?)
+    };
+    names.first().and_then(|name| read(name).ok()).unwrap_or_default()
 }

@@ -15,7 +15,7 @@ pub(super) fn add(command: Command) -> Command {
             "userns",
             None,
             "MODE",
-            "host (a user is root inside), keep-id[:uid=N,gid=N] (they are themselves), nomap (they are nobody) (host)",
+            "host (a user is root inside), keep-id[:uid=N,gid=N] (they are themselves), nomap (they are nobody), auto or container:NAME (as there) (host)",
         ))
         .arg(
             value("passwd", None, "BOOL", "false: no entry in /etc/passwd for a user that is only a number (true)")
@@ -33,15 +33,18 @@ pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
         Some(other) => return Err(anyhow!("cannot use --passwd={other}: it is neither true nor false")),
     };
     options.userns = match one(matches, "userns") {
-        None | Some("" | "host") => Userns::Host,
+        None | Some("" | "host" | "auto") => Userns::Host,
         Some("nomap") => Userns::NoMap,
         Some("keep-id") => Userns::KeepId { uid: None, gid: None },
         Some(other) => match other.strip_prefix("keep-id:") {
             Some(words) => keep_id(words)?,
-            None => {
-                return Err(anyhow!("cannot use --userns {other:?}"))
-                    .hint("it is host, keep-id, keep-id:uid=N,gid=N or nomap");
-            }
+            None => match other.strip_prefix("container:").filter(|name| !name.is_empty()) {
+                Some(name) => Userns::Container(name.to_owned()),
+                None => {
+                    return Err(anyhow!("cannot use --userns {other:?}: invalid USER mode"))
+                        .hint("it is host, keep-id, keep-id:uid=N,gid=N, nomap or container:NAME");
+                }
+            },
         },
     };
     Ok(())

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
-use super::{Engine, devices, identity, mounts, name, overlap, reap, secret, wiring, zone};
+use super::{Engine, devices, identity, mounts, name, overlap, reap, secret, shares, wiring, zone};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
@@ -126,6 +126,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
     if wanted.log {
         Settings::of(&wanted.log_config)?.check_machine()?;
     }
+    shares::look_up(engine, &mut options)?;
     let (inner, caller) = identity::plan(engine, &mut options)?;
     let planned_mounts = mounts::plan(engine, &mut options, config.as_ref())?;
     let zone = options.time_zone.as_deref().map(|z| zone::look_up(store, &wanted.from, z)).transpose()?;
@@ -152,6 +153,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         device_binds,
         secrets: crate::store::secret::dir_of(store, &id),
         has_zone: zone_data.is_some(),
+        has_mqueue: !options.ipc.is_own() && fs::metadata(Path::new("/dev/mqueue"))?.is_some(),
         host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         places: planned_mounts.places.clone(),
     };
@@ -450,10 +452,11 @@ fn hosts(options: &Options, hostname: &str) -> String {
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    if options.network == Network::None {
+    if options.network != Network::Host {
         text.push_str(&format!("127.0.1.1\t{hostname}\n"));
     }
     for (name, address) in &options.add_hosts {
+        let address = if address == "host-gateway" { "127.0.0.1" } else { address };
         text.push_str(&format!("{address}\t{name}\n"));
     }
     text

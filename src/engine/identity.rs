@@ -7,12 +7,12 @@ use crate::error::ResultExt;
 use crate::host::{Ids, InnerIds};
 use crate::spec::mount::Mount;
 use crate::spec::options::{Options, Userns};
-use crate::store::container::Caller;
+use crate::store::container::{Caller, ContainerDir};
 
 /// What the record is to say of it. Themselves inside is also whom the container runs as, if nobody else was named.
 pub fn plan(engine: &Engine, options: &mut Options) -> Result<(Option<InnerIds>, Option<Caller>)> {
     let host = &engine.host;
-    let inner = match options.userns {
+    let inner = match options.userns.clone() {
         Userns::Host => None,
         Userns::KeepId { uid, gid } if host.is_rootless() => {
             let ids = InnerIds { uid: uid.or(Some(host.uid)), gid: gid.or(Some(host.gid)) };
@@ -39,6 +39,13 @@ pub fn plan(engine: &Engine, options: &mut Options) -> Result<(Option<InnerIds>,
             .hint("give this user subordinate ids in /etc/subuid and /etc/subgid");
         }
         Userns::NoMap => Some(InnerIds { uid: None, gid: None }),
+        Userns::Container(id) => {
+            let inner = ContainerDir::of(&engine.store, &id).record()?.inner;
+            if let Some(InnerIds { uid: Some(uid), gid }) = inner {
+                options.user.get_or_insert_with(|| format!("{uid}:{}", gid.unwrap_or(0)));
+            }
+            inner
+        }
     };
     let is_own = options.mounts.iter().any(|mount| matches!(mount, Mount::Bind { own: true, .. }));
     let caller = (inner.is_some() || is_own).then(|| caller(engine));

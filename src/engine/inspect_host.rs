@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::inspect_mounts;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
-use crate::spec::options::{Options, Seccomp, Userns};
+use crate::spec::options::{Options, Seccomp, Share, Userns};
 use crate::store::container::Record;
 
 /// From the options, the record and the bundle.
@@ -49,21 +49,32 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
         "DnsSearch": options.dns_search,
         "ExtraHosts": or_null(&hosts),
         "GroupAdd": or_null(&options.group_add),
-        "IpcMode": if own(LinuxNamespaceType::Ipc) { "private" } else { "host" },
+        "IpcMode": share(&options.ipc, "private"),
         "Cgroup": "",
         "Links": null,
         "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
-        "PidMode": if own(LinuxNamespaceType::Pid) { "" } else { "host" },
+        "PidMode": share(&options.pid, ""),
         "Privileged": options.privileged,
         "PublishAllPorts": false,
         "ReadonlyRootfs": options.read_only,
         "SecurityOpt": or_null(&security(options)),
-        "UTSMode": if own(LinuxNamespaceType::Uts) { "" } else { "host" },
-        "UsernsMode": userns(options.userns),
+        "UTSMode": share(&options.uts, ""),
+        "UsernsMode": userns(&options.userns),
         "ShmSize": options.shm_size.unwrap_or(64 << 20),
         "Runtime": "dhow",
         "Isolation": "",
     })
+}
+
+/// Docker's word for whose name space it is; `own` for one's own.
+fn share(share: &Share, own: &str) -> String {
+    match share {
+        Share::Private => own.to_owned(),
+        Share::Shareable => "shareable".to_owned(),
+        Share::Nothing => "none".to_owned(),
+        Share::Host => "host".to_owned(),
+        Share::Container(id) => format!("container:{id}"),
+    }
 }
 
 fn log_config(record: &Record) -> Value {
@@ -159,12 +170,13 @@ fn capabilities(names: &[String]) -> Value {
 }
 
 /// As it is asked for; docker's empty text where it is not.
-fn userns(userns: Userns) -> String {
+fn userns(userns: &Userns) -> String {
     match userns {
         Userns::Host => String::new(),
         Userns::NoMap => "nomap".to_owned(),
+        Userns::Container(id) => format!("container:{id}"),
         Userns::KeepId { uid, gid } => {
-            let word = |name: &str, id: Option<u32>| id.map(|id| format!("{name}={id}"));
+            let word = |name: &str, id: &Option<u32>| id.map(|id| format!("{name}={id}"));
             let words: Vec<String> = word("uid", uid).into_iter().chain(word("gid", gid)).collect();
             if words.is_empty() { "keep-id".to_owned() } else { format!("keep-id:{}", words.join(",")) }
         }
@@ -207,8 +219,8 @@ mod tests {
         };
         assert_eq!(security(&options), ["no-new-privileges", "seccomp=p.json", "systempaths=unconfined"]);
         assert!(security(&Options::default()).is_empty());
-        assert_eq!(userns(Userns::Host), "");
-        assert_eq!(userns(Userns::KeepId { uid: None, gid: None }), "keep-id");
-        assert_eq!(userns(Userns::KeepId { uid: Some(1), gid: Some(2) }), "keep-id:uid=1,gid=2");
+        assert_eq!(userns(&Userns::Host), "");
+        assert_eq!(userns(&Userns::KeepId { uid: None, gid: None }), "keep-id");
+        assert_eq!(userns(&Userns::KeepId { uid: Some(1), gid: Some(2) }), "keep-id:uid=1,gid=2");
     }
 }

@@ -6,12 +6,17 @@ use serde_json::{Map, Value, json};
 use super::Engine;
 use super::list;
 use crate::error::NotFound;
-use crate::spec::options::Options;
+use crate::spec::options::{Network, Options};
 use crate::store::container::State;
 
 /// `NetworkSettings` of a container; `run` is the run that it is in, if it has processes.
 pub(super) fn settings(options: &Options, run: Option<&State>) -> Value {
-    let name = super::wiring::mode(options);
+    let networks: Map<String, Value> = match &options.network {
+        Network::Host => [("host".to_owned(), endpoint())].into_iter().collect(),
+        Network::None => [("none".to_owned(), endpoint())].into_iter().collect(),
+        Network::Own => options.networks.iter().map(|end| (end.network.clone(), endpoint())).collect(),
+        Network::Container(_) => Map::new(),
+    };
     // What nsenter(1) and ip-netns(8) can open.
     let key = run.map_or_else(String::new, |state| format!("/proc/{}/ns/net", state.init.pid));
     json!({
@@ -32,7 +37,7 @@ pub(super) fn settings(options: &Options, run: Option<&State>) -> Value {
         "IPPrefixLen": 0,
         "IPv6Gateway": "",
         "MacAddress": "",
-        "Networks": { name: endpoint() },
+        "Networks": networks,
     })
 }
 

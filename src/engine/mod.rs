@@ -36,6 +36,7 @@ pub mod rename;
 pub mod reset;
 pub mod restart;
 pub mod secret;
+pub mod shares;
 pub mod shell;
 pub mod size;
 pub mod start;

@@ -6,6 +6,8 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::runtime::cgroup::Cgroup;
+use crate::runtime::kin;
+use crate::spec::options::Share;
 use crate::store::container::{self, ContainerDir, Exit, State, Status};
 use crate::store::journal::{self, Event};
 use crate::store::{Store, draft};
@@ -25,6 +27,7 @@ pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
     if let Status::Dead(state) = &status {
         thaw(state);
     }
+    clear_processes(dir);
     clear_cgroup(dir);
     if is_dead && dir.record().is_ok_and(|record| record.auto_remove) {
         let record = dir.record();
@@ -111,6 +114,15 @@ fn thaw(state: &State) {
         && let Ok(cgroup) = serde_json::from_value::<Cgroup>(cgroup.clone())
     {
         let _ = cgroup.freeze(false);
+    }
+}
+
+/// A container that has no pid name space of its own loses its init with its supervisor, and maybe no more than that.
+fn clear_processes(dir: &ContainerDir) {
+    let Ok(record) = dir.record() else { return };
+    let pid = record.options.get("pid").cloned().map(serde_json::from_value::<Share>);
+    if pid.is_some_and(|pid| pid.is_ok_and(|pid| !pid.is_own())) {
+        let _ = kin::end_all(&record.id);
     }
 }
 

@@ -50,12 +50,16 @@ pub fn make(
 ) -> Result<(Created, Waiting)> {
     let id = create::random_id()?;
     let dir = ContainerDir::of(&engine.store, &id);
-    let (terminal, full) = (wanted.options.terminal, wanted.options.full_isolation);
+    let role = Role {
+        terminal: wanted.options.terminal,
+        full_isolation: wanted.options.full_isolation,
+        shares_pids: !wanted.options.pid.is_own(),
+    };
     let executable = sealed::executable()?;
     // A program that is started before its ids are mapped has no rights in the name space. newuidmap and newgidmap keep
     // two processors busy; planning goes better with the supervisor's start-up than with them.
     let holder = entering.map(Entering::finish).transpose()?;
-    let supervisor = supervise(&dir, executable, terminal, full, options, events)?;
+    let supervisor = supervise(&dir, executable, role, options, events)?;
     let created = create::create(engine, id, wanted)?;
     drop(holder);
     Ok((created, supervisor))
@@ -122,30 +126,46 @@ pub fn start_changed(
         dir.write_record(&record)?;
     }
     let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
-    let full = record.options.get("full_isolation").and_then(serde_json::Value::as_bool).unwrap_or(false);
+    let role = Role {
+        terminal: record.terminal,
+        full_isolation: record
+            .options
+            .get("full_isolation")
+            .and_then(serde_json::Value::as_bool)
+            .unwrap_or(false),
+        shares_pids: supervisor::shares_pids(&spec),
+    };
     let about = || format!("cannot start {}", record.name);
     super::mounts::fill_if_unfilled(&engine.store, &dir, &record).with_context(about)?;
     let supervisor = sealed::executable()
-        .and_then(|executable| supervise(&dir, executable, record.terminal, full, options, events))
+        .and_then(|executable| supervise(&dir, executable, role, options, events))
         .with_context(about)?;
     begin(supervisor, &record, &resources, lock, options, events).map(Some)
+}
+
+/// What of a container its supervisor's own start depends on.
+#[derive(Debug, Clone, Copy)]
+struct Role {
+    terminal: bool,
+    full_isolation: bool,
+    shares_pids: bool,
 }
 
 /// Starts the supervisor.
 fn supervise(
     dir: &ContainerDir,
     executable: Executable,
-    terminal: bool,
-    full_isolation: bool,
+    role: Role,
     options: StartOptions,
     events: Sink<'_>,
 ) -> Result<Waiting> {
     let stdio: [BorrowedFd<'_>; 3] =
         [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let options = SpawnOptions {
-        terminal: terminal && options.foreground && (options.stdin || options.stdout),
+        terminal: role.terminal && options.foreground && (options.stdin || options.stdout),
         stdio: options.foreground.then_some(stdio),
-        may_downgrade: !full_isolation,
+        may_downgrade: !role.full_isolation && !role.shares_pids,
+        shares_pids: role.shares_pids,
     };
     supervisor::spawn(&dir.path, executable, options, events)
 }

@@ -47,12 +47,13 @@ fn of_running(record: &Record, state: &State) -> Sample {
         let each = all.iter().map(|process| processes::block_bytes(process.pid));
         each.fold((0, 0), |(read, written), (r, w)| (read + r, written + w))
     };
-    let is_hosts = record.options.get("network").and_then(|n| n.as_str()).unwrap_or("Host") == "Host";
+    // Docker counts nothing of a network that is somebody else's.
+    let is_own = matches!(record.options.get("network").and_then(|n| n.as_str()), Some("None" | "Own"));
     Sample {
         cpu_nanoseconds: counted.cpu_nanoseconds.unwrap_or_else(|| sum(&|p| p.cpu) * (1_000_000_000 / TICKS)),
         memory: counted.memory.unwrap_or_else(|| sum(&|p| p.resident)),
         memory_limit: counted.memory_limit.map_or(machine, |limit| limit.min(machine)),
-        network: if is_hosts { (0, 0) } else { network(state.init.pid) },
+        network: if is_own { network(state.init.pid) } else { (0, 0) },
         block: counted.block.unwrap_or_else(block),
         n_pids: counted.n_pids.unwrap_or_else(|| sum(&|p| p.n_threads)),
     }

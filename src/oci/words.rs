@@ -3,6 +3,8 @@
 
 /// The type of a mount that is the container's secrets: see `runtime::secrets`.
 pub const SECRETS: &str = "x-dhow.secrets";
+/// The type of a mount that is another container's /dev/shm; its source is that one's mount name space.
+pub const SHM_OF: &str = "x-dhow.shm-of";
 /// What is mounted of the source, resolved beneath it: `x-dhow.subpath=PATH`.
 pub const SUBPATH: &str = "x-dhow.subpath=";
 /// Only the mount itself is read-only, and not what is mounted beneath it.

@@ -9,6 +9,7 @@ use super::process::reap;
 use super::sync::{self, Message, Socket};
 use super::{Bundle, CreateOptions, Isolation, Stdio, init};
 use crate::error::ResultExt;
+use crate::fs;
 use crate::host::InnerIds;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::sys::process::{self, Forked};
@@ -50,9 +51,7 @@ pub fn create(
         Isolation::Full => clone_flags(bundle.spec),
         Isolation::Chroot => 0,
     };
-    let forked = process::fork(flags, cgroup_v2).context("cannot make the container's name spaces").hint(
-        "this machine may forbid them: look at /proc/sys/user/max_*_namespaces, or at the sandbox that dhow runs in",
-    )?;
+    let forked = fork(bundle.spec, flags, cgroup_v2, (&ours, &theirs))?;
     let (pid, pidfd) = match forked {
         Forked::Child => {
             drop(ours);
@@ -64,8 +63,60 @@ pub fn create(
     };
     drop(theirs);
     drop(stdio);
-    let inner = options.inner.filter(|_| options.isolation == Isolation::Full);
+    let inner = options.inner.filter(|_| options.isolation == Isolation::Full && options.inner_of.is_none());
     Init { pid, pidfd, console: None, listener: None, waiter: None, socket: ours, inner }.climb()
+}
+
+/// Forks. Into another container's pid name space, where that is asked for, by way of a second process: setns(2) is for all
+/// children of whoever calls it, and a user cannot take it back. The new process is our own child all the same
+/// (CLONE_PARENT); its rungs come after the one that tells of it.
+fn fork(
+    spec: &Spec,
+    flags: u64,
+    cgroup_v2: Option<BorrowedFd<'_>>,
+    (ours, theirs): (&Socket, &Socket),
+) -> Result<Forked> {
+    let cannot = "cannot make the container's name spaces";
+    let hint = "this machine may forbid them: look at /proc/sys/user/max_*_namespaces, or at the sandbox that dhow runs in";
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
+    let of_other =
+        namespaces.iter().find(|n| n.typ() == LinuxNamespaceType::Pid).and_then(|n| n.path().as_ref());
+    let Some(path) = of_other else { return process::fork(flags, cgroup_v2).context(cannot).hint(hint) };
+    let (told, tell) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+    let between = process::fork(0, None).context(cannot)?;
+    let Forked::Parent { pidfd, .. } = between else {
+        let forked = fs::open(path)
+            .and_then(|other| {
+                process::join_namespaces(other, libc::CLONE_NEWPID)
+                    .context("cannot join the processes of the other container")
+            })
+            .and_then(|()| {
+                process::fork(flags | libc::CLONE_PARENT as u64, cgroup_v2).context(cannot).hint(hint)
+            });
+        match forked {
+            Ok(Forked::Child) => {
+                drop(tell);
+                let _ = rustix::io::read(&told, &mut [0]);
+                return Ok(Forked::Child);
+            }
+            Ok(Forked::Parent { pid, pidfd }) => {
+                let sent = theirs.send(&Message::Forked(pid), Some(pidfd.as_fd()));
+                process::exit_now(i32::from(sent.is_err()));
+            }
+            Err(error) => {
+                theirs.send_error(&error);
+                process::exit_now(125);
+            }
+        }
+    };
+    drop(tell);
+    reap(pidfd.as_fd())?;
+    match ours.receive()? {
+        Some((Message::Forked(pid), Some(pidfd))) => Ok(Forked::Parent { pid, pidfd }),
+        Some((Message::Failed(failure), _)) => Err(failure.into_error()),
+        other => bail!("cannot start: unexpected {other:?}"),
+    }
 }
 
 impl Init {

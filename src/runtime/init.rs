@@ -17,6 +17,7 @@ use super::{
 use crate::error::ResultExt;
 use crate::fs;
 use crate::oci::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
+use crate::oci::words::SHM_OF;
 use crate::sys;
 
 /// Sets everything up and becomes the program; returns only an error.
@@ -70,7 +71,10 @@ fn set_up(
     let keep = options.reaper.as_ref().map(|fd| fd.as_fd().try_clone_to_owned()).transpose()?;
     process::enter_cwd(process.cwd())?;
     if options.inner.is_some() && options.isolation == Isolation::Full {
-        super::inner::make(socket)?;
+        match &options.inner_of {
+            Some(other) => super::inner::join(other.as_fd())?,
+            None => super::inner::make(socket)?,
+        }
     }
     let listener = process::become_user(process, filter.as_deref(), options.emulate)?;
     if let Some(listener) = listener {
@@ -136,6 +140,8 @@ fn exec(program: &Program, _: &CreateOptions, socket: &Socket, reaper: Option<Ow
 fn enter_namespaces(linux: &Linux) -> Result<()> {
     for namespace in linux.namespaces().as_deref().unwrap_or_default() {
         match namespace.path() {
+            // We were born in it.
+            Some(_) if namespace.typ() == LinuxNamespaceType::Pid => {}
             Some(path) => {
                 let fd = fs::open(path)?;
                 sys::process::join_namespaces(&fd, namespace.typ() as i32)
@@ -169,6 +175,7 @@ fn clone_binds(mounts: &[Mount]) -> Result<Vec<Option<mount::Detached>>> {
         let options = mount::parse_options(m.options().as_deref().unwrap_or_default());
         let is_bind = options.bind || m.typ().as_deref() == Some("bind");
         match m.source() {
+            Some(source) if m.typ().as_deref() == Some(SHM_OF) => Ok(Some(mount::shm_of(source)?)),
             Some(source) if is_bind => {
                 let tree = mount::clone_tree(source, &options)?;
                 idmap::map_owners(&tree, m, source)?;

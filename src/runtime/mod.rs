@@ -14,6 +14,7 @@ pub mod exec;
 mod idmap;
 mod init;
 pub mod inner;
+pub mod kin;
 mod mask;
 pub mod mount;
 mod process;
@@ -94,4 +95,6 @@ pub struct CreateOptions {
     pub isolation: Isolation,
     /// Its program lives in an inner user name space, with these ids.
     pub inner: Option<crate::host::InnerIds>,
+    /// That name space is another container's.
+    pub inner_of: Option<std::fs::File>,
 }

@@ -6,16 +6,18 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::rootfs::{Root, is_dir, is_proc};
 use super::secrets;
 use crate::error::ResultExt;
+use crate::fs;
 use crate::oci::runtime::Mount;
 use crate::oci::words::{OPTIONAL, OWN, READ_ONLY_ALONE, SUBPATH};
 use crate::sys::mount::{MountAttr, mount_setattr};
+use crate::sys::process::join_namespaces;
 
 const ATIME_MASK: u64 = 0x70;
 const AT_RECURSIVE: u32 = libc::AT_RECURSIVE as u32;
@@ -129,6 +131,21 @@ pub fn clone_tree(source: &Path, options: &Options) -> Result<Detached> {
         set_attributes(&tree, options, options.recursive).with_context(about)?;
     }
     Ok(Detached { tree, is_dir })
+}
+
+/// The /dev/shm of the container whose mount name space is at this path: only there can it be cloned (open_tree(2)). We go
+/// there for a moment, and are single-threaded.
+pub fn shm_of(namespace: &Path) -> Result<Detached> {
+    let about = "cannot take the other container's /dev/shm";
+    let (own, other) = (fs::open(Path::new("/proc/self/ns/mnt"))?, fs::open(namespace)?);
+    let cwd = rustix::fs::open(".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(about)?;
+    join_namespaces(&other, libc::CLONE_NEWNS).context(about)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(CWD, "/dev/shm", flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW);
+    join_namespaces(&own, libc::CLONE_NEWNS).context("cannot come back to our own mounts")?;
+    rustix::process::fchdir(&cwd).context("cannot come back to our own mounts")?;
+    let tree = tree.context(about)?;
+    Ok(Detached { is_dir: is_dir(&tree)?, tree })
 }
 
 /// What a subpath leads to; its symlinks lead nowhere else.

@@ -8,6 +8,7 @@ pub mod person;
 mod process;
 pub mod resources;
 pub mod seccomp;
+pub mod share;
 pub mod user;
 
 use std::path::Path;
@@ -20,7 +21,7 @@ use crate::oci::runtime::{
     LinuxSeccomp, RootBuilder, Spec, SpecBuilder, get_default_maskedpaths, get_default_readonly_paths,
 };
 pub use options::Options;
-use options::{Network, Seccomp};
+use options::{Network, Seccomp, Share};
 
 /// What the machine contributes.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct Facts<'a> {
     pub secrets: std::path::PathBuf,
     /// Whether the bundle has the time zone's file, `localtime`.
     pub has_zone: bool,
+    /// Whether the host's message queues are mounted on /dev/mqueue.
+    pub has_mqueue: bool,
     /// The machine's name.
     pub host_name: String,
     /// What volumes and images are as mounts.
@@ -57,12 +60,13 @@ pub fn build(image: Option<&ImageConfiguration>, options: &Options, facts: &Fact
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
         .root(root)
-        .hostname(hostname.clone())
         .process(process::build(image, options, &hostname, caps)?)
         .mounts(mounts::build(options, facts))
         .linux(linux(options, facts, seccomp)?)
         .build()
         .context("cannot build the container's spec")?;
+    // The host's name is the host's to set.
+    spec.set_hostname(options.uts.is_own().then(|| hostname.clone()));
     if let Some(name) = &options.domainname {
         spec.set_domainname(Some(name.clone()));
     }
@@ -76,8 +80,9 @@ pub fn build(image: Option<&ImageConfiguration>, options: &Options, facts: &Fact
 pub fn hostname(options: &Options, facts: &Facts<'_>) -> String {
     match (&options.hostname, &options.network) {
         (Some(name), _) => name.clone(),
-        (None, Network::Host) => facts.host_name.clone(),
-        (None, Network::None | Network::Own | Network::Container(_)) => facts.id[..12].to_owned(),
+        (None, Network::Host) if options.uts.is_own() => facts.host_name.clone(),
+        (None, _) if !options.uts.is_own() => facts.host_name.clone(),
+        (None, _) => facts.id[..12].to_owned(),
     }
 }
 
@@ -108,18 +113,31 @@ fn linux(options: &Options, facts: &Facts<'_>, seccomp: Option<LinuxSeccomp>) ->
 }
 
 fn namespaces(options: &Options) -> Result<Vec<LinuxNamespace>> {
-    let mut kinds = vec![
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Uts,
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Cgroup,
+    let network = match &options.network {
+        Network::Host => Share::Host,
+        Network::Container(id) => Share::Container(id.clone()),
+        _ => Share::Private,
+    };
+    let kinds = [
+        (LinuxNamespaceType::Pid, &options.pid),
+        (LinuxNamespaceType::Mount, &Share::Private),
+        (LinuxNamespaceType::Uts, &options.uts),
+        (LinuxNamespaceType::Ipc, &options.ipc),
+        (LinuxNamespaceType::Cgroup, &Share::Private),
+        (LinuxNamespaceType::Network, &network),
     ];
-    // That of another container gets its path when that runs: see the supervisor.
-    if options.network != Network::Host {
-        kinds.push(LinuxNamespaceType::Network);
-    }
-    kinds.into_iter().map(|k| Ok(LinuxNamespaceBuilder::default().typ(k).build()?)).collect()
+    let kinds = kinds.into_iter().filter(|(_, share)| **share != Share::Host);
+    let namespace = |(kind, share): (LinuxNamespaceType, &Share)| {
+        let namespace = LinuxNamespaceBuilder::default().typ(kind);
+        // The path of another container's is known when that runs: see the supervisor.
+        let path = share.container().map(|id| format!("{}{id}", share::OF_CONTAINER));
+        let namespace = match path {
+            Some(path) => namespace.path(path),
+            None => namespace,
+        };
+        Ok(namespace.build()?)
+    };
+    kinds.map(namespace).collect()
 }
 
 /// Docker hides these; the crate's list lacks the newer ones.

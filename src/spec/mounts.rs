@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::Facts;
 use super::mount::{Mount as Asked, Origin, Recursive};
-use super::options::{Options, Secret};
+use super::options::{Options, Secret, Share};
+use super::share::OF_CONTAINER;
 use crate::oci::runtime::Mount;
-use crate::oci::words::{OPTIONAL, OWN, READ_ONLY_ALONE, SECRETS, SUBPATH};
+use crate::oci::words::{OPTIONAL, OWN, READ_ONLY_ALONE, SECRETS, SHM_OF, SUBPATH};
 
 /// Docker's size of /dev/shm.
 const SHM_SIZE: u64 = 64 << 20;
@@ -43,9 +44,28 @@ pub(super) fn build(options: &Options, facts: &Facts<'_>) -> Vec<Mount> {
         fs("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
         fs("/sys", "sysfs", &["nosuid", "noexec", "nodev", write]),
         fs("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", write]),
-        fs("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        fs("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
     ];
+    match &options.ipc {
+        Share::Host if facts.has_mqueue => {
+            let target = Path::new("/dev/mqueue");
+            mounts.push(mount(target, "bind", target, &["rbind", "rprivate"]));
+        }
+        // The host has not mounted its own, and a user may not.
+        Share::Host => {}
+        _ => mounts.push(fs("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"])),
+    }
+    let shm_target = Path::new("/dev/shm");
+    match &options.ipc {
+        Share::Private | Share::Shareable => {
+            mounts.push(fs("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]));
+        }
+        Share::Nothing => {}
+        Share::Host => mounts.push(mount(shm_target, "bind", shm_target, &["rbind", "rprivate"])),
+        Share::Container(id) => {
+            let source = PathBuf::from(format!("{OF_CONTAINER}{id}"));
+            mounts.push(mount(shm_target, SHM_OF, &source, &[]));
+        }
+    }
     let wanted: Vec<&Path> = options.mounts.iter().map(Asked::target).collect();
     for name in ["resolv.conf", "hostname", "hosts"] {
         let target = Path::new("/etc").join(name);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use super::mount::{Mount, Origin, Recursive};
+pub use super::share::Share;
 pub use crate::endpoint::{Endpoint, Link, Network, Port};
 
 /// Everything that `run` and `create` can ask for.
@@ -80,11 +81,20 @@ pub struct Options {
     /// --link.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
-    /// Extra lines of /etc/hosts: name, address.
+    /// Whose processes it sees.
+    #[serde(skip_serializing_if = "Share::is_private")]
+    pub pid: Share,
+    /// Whose IPC objects and /dev/shm it sees.
+    #[serde(skip_serializing_if = "Share::is_private")]
+    pub ipc: Share,
+    /// Whose host name it has.
+    #[serde(skip_serializing_if = "Share::is_private")]
+    pub uts: Share,
+    /// Extra lines of /etc/hosts: name, and an address or `host-gateway`.
     pub add_hosts: Vec<(String, String)>,
     /// Name servers in place of the host's.
     pub dns: Vec<String>,
-    /// Search domains in place of the host's.
+    /// Search domains in place of the host's; `.` for none.
     pub dns_search: Vec<String>,
     /// Options of resolv.conf in place of the host's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -157,7 +167,7 @@ pub struct Limits {
 }
 
 /// Who a caller who is not root is inside.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub enum Userns {
     /// Root.
     #[default]
@@ -171,6 +181,8 @@ pub enum Userns {
     },
     /// Nobody.
     NoMap,
+    /// Whoever they are in another container: its id, once the container is planned; before that, as typed.
+    Container(String),
 }
 
 /// What becomes of an image's volumes on which nothing is mounted.

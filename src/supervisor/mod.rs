@@ -33,6 +33,7 @@ mod emulation;
 mod guests;
 mod health;
 mod identity;
+mod joined;
 pub mod log;
 mod own;
 mod pause;
@@ -59,7 +60,7 @@ pub use guests::{ERR, OUT, TYPED};
 pub use identity::{apply_user, keep_groups, moves_of};
 pub use person::{become_person, runtime_dir};
 pub use secrets::variables as secret_variables;
-pub use start::read_spec;
+pub use start::{read_spec, shares_pids};
 pub use visit::{Answer, ask, ask_now, connect};
 
 use crate::error::ResultExt;
@@ -179,6 +180,9 @@ pub struct SpawnOptions<'a> {
     pub stdio: Option<[BorrowedFd<'a>; 3]>,
     /// Whether less isolation will do where the machine gives less.
     pub may_downgrade: bool,
+    /// The container's processes are among the host's, or another container's, and so the supervisor cannot have a pid
+    /// name space of its own around them.
+    pub shares_pids: bool,
 }
 
 /// A supervisor that has started and waits to hear how to begin. It ends if this is dropped.
@@ -208,7 +212,8 @@ pub fn spawn(
     let words = [c"dhow", c"supervise", path.as_c_str()];
     let mut isolation = Isolation::Full;
     // Pid 1 of a name space of its own: when it ends, however it ends, the kernel ends the container nested in it.
-    match role::start(executable.as_fd(), libc::CLONE_NEWPID, &words, Some(stdio), &keep) {
+    let flags = if options.shares_pids { 0 } else { libc::CLONE_NEWPID };
+    match role::start(executable.as_fd(), flags, &words, Some(stdio), &keep) {
         Err(error) if options.may_downgrade && chroot::is_refusal(&error) => {
             events(Event::Warning(format!(
                 "this sandbox allows no name spaces, so the container is a chroot: only its files are its own; {}",

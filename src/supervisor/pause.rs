@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use super::serve::Supervised;
-use crate::runtime::chroot;
+use crate::runtime::{chroot, kin};
 use crate::store::journal;
 use crate::sys;
 
@@ -56,6 +56,7 @@ impl Supervised {
         }
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
         match &running.chroot {
+            None if running.shares_pids => kin::signal_all(&self.record.id, signal)?,
             Some(root) => chroot::signal_all(root, &self.dir.path, signal)?,
             None => sys::process::signal_name_space(signal.as_raw())
                 .context("cannot reach the container's processes")?,

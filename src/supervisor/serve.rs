@@ -19,7 +19,7 @@ use super::timers::{Timer, Timers};
 use super::{Begin, CONTROL_FD, Control, DATA_FD};
 use crate::host;
 use crate::runtime::sync::{Failure, Socket};
-use crate::runtime::{Isolation, chroot};
+use crate::runtime::{Isolation, chroot, kin};
 use crate::store::Store;
 use crate::store::container::{ContainerDir, Exit, Grave, Record};
 use crate::store::journal::{self, Event};
@@ -48,7 +48,7 @@ pub fn run(path: &Path) -> Result<()> {
     if begin.foreground {
         die_with_the_command(&control)?;
     }
-    if begin.isolation == Isolation::Chroot {
+    if begin.isolation == Isolation::Chroot || !sys::process::is_alone() {
         // What loses its parent comes to us, to be ended when init ends.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .context("cannot become the reaper")?;
@@ -206,6 +206,8 @@ impl Supervised {
         self.timers.clear(Timer::Limit);
         if let Some(root) = self.running.as_ref().and_then(|running| running.chroot.as_ref()) {
             chroot::end_all(root, &self.dir.path)?;
+        } else if self.running.as_ref().is_some_and(|running| running.shares_pids) {
+            kin::end_all(&self.record.id)?;
         }
         self.end_checks();
         // Everything else in the container is dead by now: its pid name space ended with init. What the streams still

@@ -10,14 +10,15 @@ use rustix::fs::{Mode, OFlags};
 
 use super::Begin;
 use super::emulation::Emulation;
-use super::identity;
 use super::log::{Stream, Writer};
 use super::relay::{Input, Relay, set_nonblocking};
+use super::{identity, joined};
 use crate::fs;
 use crate::host::{self, Ids, InnerIds};
-use crate::oci::runtime::{Mount, Spec};
+use crate::oci::runtime::{LinuxNamespaceType, Mount, Spec};
 use crate::runtime::cgroup::{self, Cgroup};
 use crate::runtime::{Bundle, CreateOptions, Init, Isolation, Rootfs, Stdio, create, sealed};
+use crate::spec::options::Userns;
 use crate::store::Store;
 use crate::store::container::{ContainerDir, ProcessId, Record, State, start_time};
 use crate::store::{health, rootfs};
@@ -33,6 +34,8 @@ pub struct Running {
     pub terminal: Option<OwnedFd>,
     /// Its root, where it is a chroot and nothing else.
     pub chroot: Option<PathBuf>,
+    /// Its processes are among the host's, or another container's.
+    pub shares_pids: bool,
     /// Its cgroup.
     pub cgroup: Option<Cgroup>,
     /// Its streams.
@@ -80,6 +83,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
         health::forget(dir);
     }
     let mut spec = read_spec(dir)?;
+    let held = joined::resolve(&mut spec, store)?;
     let ids = identity::inner_ids(store, &spec, record)?;
     let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
     super::secrets::add(&mut spec, store, record)?;
@@ -92,6 +96,8 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
     let started = run(starting, &spec, (root, ids), cgroup.as_ref());
+    drop(held);
+    let shares_pids = shares_pids(&spec);
     let (init, pid, streams, emulation) = match started {
         Ok(parts) => parts,
         Err(error) => {
@@ -102,13 +108,32 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
         }
     };
     let Streams { terminal, relays, log, input, is_unheard } = streams;
-    Ok(Running { init, pid, terminal, chroot, cgroup, relays, log, emulation, input, is_unheard })
+    Ok(Running {
+        init,
+        pid,
+        terminal,
+        chroot,
+        shares_pids,
+        cgroup,
+        relays,
+        log,
+        emulation,
+        input,
+        is_unheard,
+    })
 }
 
 /// The container's bundle.
 pub fn read_spec(dir: &ContainerDir) -> Result<Spec> {
     let text = fs::read_to_string(&dir.file("config.json"))?;
     serde_json::from_str(&text).with_context(|| format!("cannot read {}", dir.file("config.json").display()))
+}
+
+/// Whether the container has no pid name space of its own.
+pub fn shares_pids(spec: &Spec) -> bool {
+    let namespaces =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    !namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().is_none())
 }
 
 /// The root that a container without name spaces is confined to.
@@ -142,6 +167,7 @@ fn run(
         emulate: emulate && inner.is_none(),
         isolation: begin.isolation,
         inner,
+        inner_of: inner_of(store, record)?,
     };
     let chroot = chroot_of(&root, begin);
     let rootfs = match root {
@@ -167,6 +193,15 @@ fn run(
     let pid = write_state(dir, &init, (driver, chroot, is_inner), cgroup, restarts)?;
     init.start(|socket| serve_until_exec(socket, emulation.as_mut()))?;
     Ok((init, pid, streams, emulation))
+}
+
+/// The inner user name space that it joins, where it joins that of another container.
+fn inner_of(store: &Store, record: &Record) -> Result<Option<std::fs::File>> {
+    let userns = record.options.get("userns").cloned().unwrap_or_default();
+    match serde_json::from_value(userns) {
+        Ok(Userns::Container(id)) => joined::inner_of(store, &id),
+        _ => Ok(None),
+    }
 }
 
 /// Answers emulated calls that init makes between `Start` and exec.

@@ -47,7 +47,8 @@ pub fn fork(flags: u64, cgroup: Option<std::os::fd::BorrowedFd<'_>>) -> io::Resu
     let mut args = CloneArgs {
         flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: (&raw mut pidfd).addr() as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        // The kernel takes it from the caller then (clone(2), CLONE_PARENT).
+        exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
         ..CloneArgs::default()
     };
     if let Some(cgroup) = cgroup {
@@ -109,7 +110,7 @@ pub fn reset_signals() {
 /// Sends a signal to every process of our pid name space, and of those below it, but ourselves: only for its pid 1, because
 /// anybody else's reach would be far too wide.
 pub fn signal_name_space(number: i32) -> io::Result<()> {
-    if std::process::id() != 1 {
+    if !is_alone() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     // SAFETY: kill(2) takes two numbers.
@@ -117,6 +118,11 @@ pub fn signal_name_space(number: i32) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether we are pid 1, and so the kernel ends with us all that is in our pid name space.
+pub fn is_alone() -> bool {
+    std::process::id() == 1
 }
 
 /// Ignores a signal, so that the call that would have raised it returns its error instead.
