@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +10,11 @@ use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
 use super::{Engine, devices, identity, mounts, name, overlap, reap, secret, shares, wiring, zone};
+use crate::dns;
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
+use crate::network::etc::{Hosts, ResolvConf};
 use crate::oci::image::ImageConfiguration;
 use crate::oci::runtime::{Capabilities, LinuxResources, Spec};
 use crate::spec::options::{Limits, Mount, Network, Options};
@@ -439,48 +442,34 @@ pub(super) fn held_capabilities() -> Result<Capabilities> {
         .collect())
 }
 
+/// /etc/hosts. That of a container on networks is written again when it has its addresses.
 fn hosts(options: &Options, hostname: &str) -> String {
-    let own = match options.network {
-        // The host's own names hold on the host's network.
-        Network::Host => fs::read_to_string(Path::new("/etc/hosts")).ok(),
-        // What a container has on networks of its own is written when it has its addresses.
-        Network::None | Network::Own | Network::Container(_) => None,
+    // The host's own names hold on the host's network.
+    let is_of_machine = options.network == Network::Host;
+    let of_machine = fs::read_to_string(Path::new(dns::HOSTS)).ok().filter(|_| is_of_machine);
+    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let hosts = Hosts {
+        of_machine: of_machine.as_deref(),
+        hostname,
+        domainname: options.domainname.as_deref(),
+        added: &options.add_hosts,
+        gateways: vec![loopback],
+        ..Hosts::default()
     };
-    let mut text = own.unwrap_or_else(|| {
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned()
-    });
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    if options.network != Network::Host {
-        text.push_str(&format!("127.0.1.1\t{hostname}\n"));
-    }
-    for (name, address) in &options.add_hosts {
-        let address = if address == "host-gateway" { "127.0.0.1" } else { address };
-        text.push_str(&format!("{address}\t{name}\n"));
-    }
-    text
+    hosts.text()
 }
 
+/// /etc/resolv.conf, likewise.
 fn resolv_conf(options: &Options) -> String {
-    let host = fs::read_to_string(Path::new("/etc/resolv.conf")).unwrap_or_default();
-    if options.dns.is_empty() && options.dns_search.is_empty() {
-        return host;
-    }
-    let keep = |line: &&str| {
-        let word = line.split_whitespace().next().unwrap_or_default();
-        match word {
-            "nameserver" => options.dns.is_empty(),
-            "search" => options.dns_search.is_empty(),
-            _ => true,
-        }
+    let of_machine = fs::read_to_string(Path::new(dns::RESOLV_CONF)).unwrap_or_default();
+    let conf = ResolvConf {
+        of_machine: &of_machine,
+        servers: &options.dns,
+        search: &options.dns_search,
+        options: &options.dns_options,
+        has_own_resolver: false,
     };
-    let mut lines: Vec<String> = host.lines().filter(keep).map(str::to_owned).collect();
-    lines.extend(options.dns.iter().map(|s| format!("nameserver {s}")));
-    if !options.dns_search.is_empty() {
-        lines.push(format!("search {}", options.dns_search.join(" ")));
-    }
-    lines.join("\n") + "\n"
+    conf.text()
 }
 
 fn random(bytes: &mut [u8]) -> Result<()> {

@@ -69,6 +69,7 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         env.retain(|e| !e.starts_with(&key));
         env.push(new.clone());
     }
+    crate::supervisor::add_link_variables(&mut env, &engine.store, &record)?;
     let has_home = env.iter().any(|e| e.starts_with("HOME="));
     process.set_env(Some(env));
     if options.privileged {

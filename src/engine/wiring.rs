@@ -1,6 +1,6 @@
 //! Options -> what a container asks of networks: names looked up, ports of --publish-all added.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use super::Engine;
 use crate::endpoint::{DEFAULT, Endpoint, Network, Port, Wiring};
@@ -29,6 +29,7 @@ pub(super) fn plan(engine: &Engine, options: &mut Options, exposed: &[String]) -
     {
         return Err(anyhow!("cannot join network {} twice", options.networks[n].network));
     }
+    name_links(engine, options)?;
     let mut ports = options.publish.clone();
     if options.publish_all {
         let wanted = exposed.iter().filter_map(|text| {
@@ -52,6 +53,22 @@ pub(super) fn plan(engine: &Engine, options: &mut Options, exposed: &[String]) -
         dns_search: options.dns_search.clone(),
         dns_options: options.dns_options.clone(),
     })
+}
+
+/// A link follows a name: one that was typed as an id becomes the name of its bearer.
+fn name_links(engine: &Engine, options: &mut Options) -> Result<()> {
+    let links = options.links.iter_mut().chain(options.networks.iter_mut().flat_map(|end| &mut end.links));
+    for link in links {
+        if options.network != Network::Own {
+            return Err(anyhow!(
+                "cannot link to {}: links need a network of the container's own",
+                link.target
+            ));
+        }
+        let about = || format!("cannot link to {}", link.target);
+        link.target = engine.find(&link.target).and_then(|dir| dir.record()).with_context(about)?.name;
+    }
+    Ok(())
 }
 
 /// What `inspect` calls it.

@@ -7,5 +7,6 @@
 
 pub mod etc;
 pub mod linked;
+pub mod netlink;
 pub mod plan;
 pub mod resolver;

@@ -36,7 +36,7 @@ impl Supervised {
                 return self.guests.answer(n, &Control::NotNow);
             }
             Heard::Asked(Control::Limit(resources)) => self.limit(&resources),
-            Heard::Asked(Control::ReadAgain) => self.dir.record().map(|record| self.record = record),
+            Heard::Asked(Control::ReadAgain) => self.read_again(),
             Heard::Asked(Control::Pause) => self.pause(),
             Heard::Asked(Control::Resume) => self.resume(),
             Heard::Asked(Control::Detach) => return self.detached(n),

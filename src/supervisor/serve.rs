@@ -170,6 +170,7 @@ enum Source {
     Log,
     Check,
     Emulation,
+    Names,
 }
 
 /// What came of one turn of the loop.
@@ -200,6 +201,7 @@ impl Supervised {
                 Turn::Due(Timer::Limit | Timer::Insist) => self.signal(Signal::KILL.as_raw()),
                 Turn::Due(Timer::Check) => self.check_is_due(),
                 Turn::Due(Timer::CheckGivenUp) => self.give_check_up(),
+                Turn::Due(Timer::Names) => self.names_step(&[]),
                 _ => {}
             }
         };
@@ -219,7 +221,7 @@ impl Supervised {
     /// One turn of the loop.
     pub fn turn(&mut self) -> Result<Turn> {
         let (sources, ready) = self.wait()?;
-        let mut emulated = Vec::new();
+        let (mut emulated, mut named) = (Vec::new(), Vec::new());
         for (source, events) in sources.iter().zip(ready) {
             let woken = !events.is_empty();
             let running = self.running.as_mut();
@@ -227,6 +229,7 @@ impl Supervised {
                 (Source::Emulation, _) => {
                     emulated.push((events.contains(PollFlags::IN), events.contains(PollFlags::HUP)));
                 }
+                (Source::Names, _) => named.push(events),
                 _ if !woken => {}
                 (Source::Init, Some(running)) => return running.init.wait().map(Turn::Ended),
                 (Source::Control, _) => self.control_step(),
@@ -245,6 +248,9 @@ impl Supervised {
         self.guests.forget_gone();
         if self.life.paused {
             self.void_check();
+        }
+        if named.iter().any(|events| !events.is_empty()) {
+            self.names_step(&named);
         }
         if let Some(running) = &mut self.running {
             if let Some(emulation) = &mut running.emulation {
@@ -291,6 +297,9 @@ impl Supervised {
             }
             for fd in running.emulation.iter().flat_map(|e| e.interest()) {
                 add(Source::Emulation, fd, PollFlags::IN);
+            }
+            for (fd, events) in running.names.iter().flat_map(|names| names.interest()) {
+                add(Source::Names, fd, events);
             }
         }
         loop {

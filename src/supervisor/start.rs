@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use super::Begin;
 use super::emulation::Emulation;
 use super::log::{Stream, Writer};
+use super::names::Names;
 use super::relay::{Input, Relay, set_nonblocking};
 use super::{identity, joined};
 use crate::fs;
@@ -48,6 +49,8 @@ pub struct Running {
     pub input: Option<Input>,
     /// Some of its output goes past us.
     pub is_unheard: bool,
+    /// Its names, where it is on networks of its own.
+    pub names: Option<Names>,
 }
 
 /// Our ends of the container's streams.
@@ -87,6 +90,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     let ids = identity::inner_ids(store, &spec, record)?;
     let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
     super::secrets::add(&mut spec, store, record)?;
+    super::links::add(&mut spec, store, record, warn)?;
     identity::resolve_user(&mut spec, store, record, (&root.0, ids), warn)?;
     if root.1 == "overlay-memory" && !record.auto_remove {
         warn(
@@ -120,6 +124,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
         emulation,
         input,
         is_unheard,
+        names: None,
     })
 }
 

@@ -16,6 +16,8 @@ pub enum Timer {
     Check,
     /// A check that is under way does not come back.
     CheckGivenUp,
+    /// A query for a name is under way, and goes on.
+    Names,
     /// It was asked to end because it is unhealthy, and is to be killed.
     Insist,
 }

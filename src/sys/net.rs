@@ -2,14 +2,20 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-/// Brings an interface up; `name` is shorter than IFNAMSIZ.
+/// Brings an interface of our name space up; `name` is shorter than IFNAMSIZ.
 pub fn set_up(name: &CStr) -> io::Result<()> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    set_up_of(
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?,
+        name,
+    )
+}
+
+/// The same in the name space that `socket` was made in.
+pub fn set_up_of(socket: impl AsFd, name: &CStr) -> io::Result<()> {
     // SAFETY: struct ifreq is plain old data, for which all zeros are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.to_bytes()) {
@@ -17,7 +23,7 @@ pub fn set_up(name: &CStr) -> io::Result<()> {
     }
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads one struct ifreq, whose name ends with NUL since `name` is shorter than the field.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) } == 0 {
+    if unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) } == 0 {
         return Ok(());
     }
     Err(io::Error::last_os_error())

@@ -33,28 +33,19 @@ pub enum Asker {
     Stream(u64),
 }
 
-/// A server that may be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Upstream {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// It is asked from inside the container: it is on one of its networks.
-    pub is_inside: bool,
-}
-
 /// How the servers are to be asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// In this order.
-    pub servers: Vec<Upstream>,
+    pub servers: Vec<SocketAddr>,
     /// So long, after the last one was asked.
     pub timeout: Duration,
     /// So often.
     pub attempts: u32,
 }
 
-/// Makes a socket that is connected, or connecting, to a server, on the side where it is to be asked from.
-pub type Open<'a> = &'a mut dyn FnMut(Upstream, bool) -> io::Result<Socket>;
+/// Makes a socket that is connected, or connecting, to a server; whether by TCP.
+pub type Open<'a> = &'a mut dyn FnMut(SocketAddr, bool) -> io::Result<Socket>;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -79,8 +70,8 @@ struct Pending {
     /// The query with our id.
     query: Vec<u8>,
     /// What is still to be tried: the server, and whether by TCP.
-    tries: VecDeque<(Upstream, bool)>,
-    open: Vec<(Upstream, Attempt)>,
+    tries: VecDeque<(SocketAddr, bool)>,
+    open: Vec<(SocketAddr, Attempt)>,
     /// When the next one is tried, or, with none left, it is given up.
     due: Instant,
     timeout: Duration,
@@ -175,7 +166,7 @@ impl Forwarder {
 
 /// In which order the servers are tried. Who came by TCP wants what does not fit into a datagram; a server that cannot be
 /// reached so is asked by datagrams in the end.
-fn tries(plan: &Plan, by_stream: bool) -> VecDeque<(Upstream, bool)> {
+fn tries(plan: &Plan, by_stream: bool) -> VecDeque<(SocketAddr, bool)> {
     let once = |by_stream| plan.servers.iter().map(move |server| (*server, by_stream));
     let mut tries: VecDeque<_> = once(by_stream).collect();
     for _ in 1..plan.attempts.max(1) {

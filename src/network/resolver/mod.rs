@@ -2,8 +2,7 @@
 //!
 //! 1. [`answer`] says what we know ourselves: the names on the container's networks ([`Records`]). Pure.
 //! 2. All else goes to the machine's resolvers ([`upstream`]), from the machine's own network, where 127.0.0.53 and
-//!    `fe80::1%eth0` are what the machine means by them ([`forward`]). A resolver that is on one of the container's networks
-//!    is asked from inside.
+//!    `fe80::1%eth0` are what the machine means by them ([`forward`]).
 //! 3. Inside, port 53 stays free for the container's own use: we listen at another one, to which a rule leads
 //!    ([`redirect`]).
 //!
@@ -14,6 +13,7 @@ mod asker_stream;
 mod forward;
 mod message;
 mod records;
+mod redirect;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -21,7 +21,7 @@ mod upstream_stream;
 mod view;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -29,12 +29,15 @@ use anyhow::{Context, Result};
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-pub use records::{Entry, Known, Records};
+use super::netlink;
+use crate::sys;
+
+pub use records::{Entry, Known, Records, key};
 pub use view::View;
 
 use answer::{Answer, Asked};
 use asker_stream::AskerStream;
-use forward::{Asker, Due, Forwarder, Plan, Socket, Upstream};
+use forward::{Asker, Due, Forwarder, Plan, Socket};
 use upstream::Upstreams;
 
 /// Where a container finds us.
@@ -43,14 +46,32 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 /// The port that its programs ask.
 const PORT: u16 = 53;
 
+/// Where we may listen, in a name space in which nobody else does yet: above the ports that the kernel gives out by itself
+/// (ip(7), ip_local_port_range).
+const FREE_PORTS: std::ops::Range<u16> = 61_000..65_535;
+
 /// Longer queries are not looked at. The longest name with EDNS and all that goes with it is well below.
 const MAX_QUERY: usize = 4096;
 
 /// So many connections are kept; a further one takes the place of the one that has been silent for longest.
 const MAX_STREAMS: usize = 16;
 
+/// So many connections may wait to be taken.
+const BACKLOG: i32 = 64;
+
 /// So many datagrams are dealt with before the supervisor does something else.
 const BATCH: usize = 64;
+
+/// Sockets that were made in a container's network name space, and belong to it whoever uses them.
+#[derive(Debug)]
+pub struct Sockets {
+    /// UDP, not bound.
+    pub datagram: OwnedFd,
+    /// TCP, not bound.
+    pub stream: OwnedFd,
+    /// Netfilter's netlink.
+    pub filter: netlink::Socket,
+}
 
 /// How a resolver is set up.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +85,6 @@ pub struct Settings {
 /// The resolver of one container.
 #[derive(Debug)]
 pub struct Resolver {
-    netns: OwnedFd,
     datagrams: UdpSocket,
     door: TcpListener,
     streams: Vec<AskerStream>,
@@ -78,13 +98,10 @@ pub struct Resolver {
 pub type IsAlive<'a> = &'a mut dyn FnMut(&Entry) -> bool;
 
 impl Resolver {
-    /// Listens in the network name space `netns`. To be called by a process of one thread, which is in another one for the
-    /// time being.
-    pub fn open(netns: OwnedFd, settings: &Settings) -> Result<Resolver> {
-        let (datagrams, door) =
-            within(netns.as_fd(), || listen(0)).context("cannot listen for the container's resolver")?;
+    /// Listens with sockets of the container's network name space, which is new.
+    pub fn open(sockets: Sockets, settings: &Settings) -> Result<Resolver> {
+        let (datagrams, door) = listen(sockets).context("cannot listen for the container's resolver")?;
         Ok(Resolver {
-            netns,
             datagrams,
             door,
             streams: Vec::new(),
@@ -113,8 +130,7 @@ impl Resolver {
         let now = Instant::now();
         let (own, rest) = ready.split_at(ready.len().min(2));
         let (of_streams, of_forwarder) = rest.split_at(rest.len().min(self.streams.len()));
-        let netns = self.netns.as_fd();
-        let due = self.forwarder.step(of_forwarder, &mut |server, kind| open(netns, server, kind), now);
+        let due = self.forwarder.step(of_forwarder, &mut open, now);
         self.say_all(due, now);
         let mut queries = Vec::new();
         for (stream, flags) in self.streams.iter_mut().zip(of_streams) {
@@ -164,18 +180,12 @@ impl Resolver {
             Answer::Nothing => self.say(asker, &[], now),
             Answer::Forward => {
                 let configuration = self.upstreams.now();
-                let server = |address: &SocketAddr| Upstream {
-                    address: *address,
-                    is_inside: records.is_inside(address.ip()),
-                };
                 let plan = Plan {
-                    servers: configuration.servers.iter().map(server).collect(),
+                    servers: configuration.servers.clone(),
                     timeout: configuration.timeout,
                     attempts: configuration.attempts,
                 };
-                let netns = self.netns.as_fd();
-                let open = &mut |server, kind| open(netns, server, kind);
-                let due = self.forwarder.ask(asker, query, &plan, open, now);
+                let due = self.forwarder.ask(asker, query, &plan, &mut open, now);
                 self.say_all(due, now);
             }
         }
@@ -231,30 +241,26 @@ impl Resolver {
     }
 }
 
-/// Sockets at our address: the same port for datagrams and connections, a free one where `port` is 0.
-fn listen(port: u16) -> io::Result<(UdpSocket, TcpListener)> {
-    let mut last = None;
-    // A port that is free for the one may be taken for the other.
-    for _ in 0..16 {
-        let datagrams = UdpSocket::bind((ADDRESS, port))?;
-        match TcpListener::bind((ADDRESS, datagrams.local_addr()?.port())) {
-            Ok(door) => {
-                datagrams.set_nonblocking(true)?;
-                door.set_nonblocking(true)?;
-                return Ok((datagrams, door));
-            }
-            Err(error) => last = Some(error),
-        }
+/// Listens at a port to which a rule leads; at the port itself where there are no such rules.
+fn listen(sockets: Sockets) -> io::Result<(UdpSocket, TcpListener)> {
+    let Sockets { datagram, stream, filter } = sockets;
+    let mut random = [0; 2];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    let free = FREE_PORTS.start + u16::from_ne_bytes(random) % (FREE_PORTS.end - FREE_PORTS.start);
+    let port = if matches!(redirect::add(&filter, free), Ok(Ok(()))) { free } else { PORT };
+    // Whoever is first: without it there is no such address yet.
+    sys::net::set_up_of(&datagram, c"lo")?;
+    for socket in [&datagram, &stream] {
+        rustix::io::ioctl_fionbio(socket, true)?;
+        rustix::net::bind(socket, &SocketAddrV4::new(ADDRESS, port))?;
     }
-    Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+    rustix::net::listen(&stream, BACKLOG)?;
+    Ok((datagram.into(), stream.into()))
 }
 
 /// A socket that is connected, or connecting, to a server.
-fn open(netns: BorrowedFd<'_>, server: Upstream, by_stream: bool) -> io::Result<Socket> {
-    let make = || {
-        if by_stream { connecting(server.address).map(Socket::Stream) } else { datagrams_to(server.address) }
-    };
-    if server.is_inside { within(netns, make) } else { make() }
+fn open(server: SocketAddr, by_stream: bool) -> io::Result<Socket> {
+    if by_stream { connecting(server).map(Socket::Stream) } else { datagrams_to(server) }
 }
 
 fn datagrams_to(address: SocketAddr) -> io::Result<Socket> {
@@ -275,18 +281,4 @@ fn connecting(address: SocketAddr) -> io::Result<TcpStream> {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket.into()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Does something in another network name space: a socket belongs for ever to the one that it was made in. The caller has
-/// one thread.
-fn within<T>(netns: BorrowedFd<'_>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    use rustix::fs::{Mode, OFlags};
-    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-    let network = Some(LinkNameSpaceType::Network);
-    let own = rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    move_into_link_name_space(netns, network)?;
-    let done = work();
-    // There is no going on in the wrong one: a resolver asked from there would be the container's choice.
-    move_into_link_name_space(own.as_fd(), network)?;
-    done
 }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::super::forward::{Asker, Due, Forwarder, Plan, Socket, Upstream};
-use super::super::{connecting, datagrams_to};
+use super::super::forward::{Asker, Due, Forwarder, Plan};
+use super::super::open;
 use super::*;
 
 /// What a server does with a query that came by datagram, or else by TCP.
 type Behaviour = fn(&[u8], bool) -> Vec<Vec<u8>>;
 
-fn server(behaviour: Behaviour) -> Upstream {
+fn server(behaviour: Behaviour) -> SocketAddr {
     use std::io::{Read, Write};
     let (udp, tcp) = loop {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -42,7 +42,7 @@ fn server(behaviour: Behaviour) -> Upstream {
             }
         }
     });
-    Upstream { address, is_inside: false }
+    address
 }
 
 fn replied(query: &[u8], code: u8, rest: &[u8]) -> Vec<u8> {
@@ -88,10 +88,6 @@ fn hangs_up(query: &[u8], by_stream: bool) -> Vec<Vec<u8>> {
     if by_stream { Vec::new() } else { good(query, false) }
 }
 
-fn open(server: Upstream, by_stream: bool) -> std::io::Result<Socket> {
-    if by_stream { connecting(server.address).map(Socket::Stream) } else { datagrams_to(server.address) }
-}
-
 /// Turns the wheel until something is to be said.
 fn run(forwarder: &mut Forwarder) -> Vec<Due> {
     loop {
@@ -112,7 +108,7 @@ fn run(forwarder: &mut Forwarder) -> Vec<Due> {
     }
 }
 
-fn plan(servers: &[Upstream]) -> Plan {
+fn plan(servers: &[SocketAddr]) -> Plan {
     Plan { servers: servers.to_vec(), timeout: Duration::from_millis(300), attempts: 2 }
 }
 
@@ -121,7 +117,7 @@ fn asker() -> Asker {
 }
 
 /// The reply without header and question.
-fn ask(asker: Asker, servers: &[Upstream]) -> (u8, Vec<u8>) {
+fn ask(asker: Asker, servers: &[SocketAddr]) -> (u8, Vec<u8>) {
     let question = query("example.com", TYPE::A, Some(1232));
     let mut forwarder = Forwarder::default();
     let mut due = forwarder.ask(asker, &question, &plan(servers), &mut open, Instant::now());
@@ -139,12 +135,12 @@ fn ask(asker: Asker, servers: &[Upstream]) -> (u8, Vec<u8>) {
 fn the_first_that_knows_is_believed() {
     // The bytes of the query, EDNS and all, are what the server got: it sends them back.
     let edns = query("example.com", TYPE::A, Some(1232))[29..].to_vec();
-    let check = |servers: &[Upstream], code: u8, want: &[u8]| {
+    let check = |servers: &[SocketAddr], code: u8, want: &[u8]| {
         let (got, rest) = ask(asker(), servers);
         assert_eq!((got, &rest[..]), (code, want), "{servers:?}");
     };
     let good_reply = [&edns[..], b"good"].concat();
-    let closed = Upstream { address: "127.0.0.1:1".parse().unwrap(), is_inside: false };
+    let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
     check(&[server(good)], 0, &good_reply);
     check(&[closed, server(good)], 0, &good_reply);
     check(&[server(silent), server(good)], 0, &good_reply);

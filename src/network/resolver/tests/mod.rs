@@ -2,6 +2,7 @@
 
 mod forward;
 mod hostile;
+mod serve;
 
 use simple_dns::rdata::{OPT, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE};
