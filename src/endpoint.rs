@@ -31,6 +31,9 @@ pub struct Wiring {
     /// The networks that it is joined to; the first one's gateway is its way to the outside. Empty unless `Network::Own`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Endpoint>,
+    /// It may use other addresses than it is given: it has CAP_NET_ADMIN because somebody said so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_trusted: bool,
     /// Ports to publish; those of --publish-all among them, with any host port.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 
+use crate::network::heal;
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::kin;
 use crate::spec::options::Share;
 use crate::store::container::{self, ContainerDir, Exit, State, Status};
 use crate::store::journal::{self, Event};
+use crate::store::network::wired;
 use crate::store::{Store, draft};
 
 /// The container's status with the dead settled: one whose supervisor was killed gets its end written down (137), or is
@@ -19,7 +21,7 @@ pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
     let is_dead = matches!(status, Status::Dead(_));
     let lives = status.is_alive();
     // A supervisor that was killed while it started or cleared away leaves no more than its cgroup.
-    if lives || (!is_dead && dir.noted_cgroup().is_none()) {
+    if lives || (!is_dead && dir.noted_cgroup().is_none() && !wired::is_noted(dir)) {
         return Ok(status);
     }
     // The lock is ours while we tidy, so that a start at this moment waits for its turn.
@@ -29,6 +31,7 @@ pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
     }
     clear_processes(dir);
     clear_cgroup(dir);
+    heal::heal(store, dir)?;
     if is_dead && dir.record().is_ok_and(|record| record.auto_remove) {
         let record = dir.record();
         dir.remove(store)?;

@@ -47,6 +47,7 @@ pub(super) fn plan(engine: &Engine, options: &mut Options, exposed: &[String]) -
     Ok(Wiring {
         network: options.network.clone(),
         endpoints: options.networks.clone(),
+        is_trusted: options.privileged || options.cap_add.iter().any(|cap| is_net_admin(cap)),
         ports: if options.network == Network::Own { ports } else { Vec::new() },
         links: options.links.clone(),
         dns: options.dns.clone(),
@@ -69,6 +70,11 @@ fn name_links(engine: &Engine, options: &mut Options) -> Result<()> {
         link.target = engine.find(&link.target).and_then(|dir| dir.record()).with_context(about)?.name;
     }
     Ok(())
+}
+
+fn is_net_admin(cap: &str) -> bool {
+    let cap = cap.to_ascii_uppercase();
+    matches!(cap.strip_prefix("CAP_").unwrap_or(&cap), "NET_ADMIN" | "ALL")
 }
 
 /// What `inspect` calls it.

@@ -127,9 +127,20 @@ impl std::fmt::Display for Mac {
     }
 }
 
-/// What the host's end of the container's `n`th pair is called: `dhv`, digits of its id, and the number where it is not the
-/// first. At most 15 bytes (IFNAMSIZ).
-pub fn link_of(container: &str, n: usize) -> String {
-    let digits = container.get(..11).unwrap_or(container);
-    if n == 0 { format!("dhv{digits}") } else { format!("dhv{}{n:x}", &digits[..digits.len().min(9)]) }
+/// What the host's end of a container's pair is called, that leads to this network: `dhv`, or `dht` where the container is
+/// trusted with addresses, and digits of both ids. 15 bytes, which is all that a name has (IFNAMSIZ).
+pub fn link_of(container: &str, network_id: &str, is_trusted: bool) -> String {
+    let digits = |id: &str, n| id.get(..n).unwrap_or(id).to_owned();
+    format!("{}{}{}", if is_trusted { "dht" } else { "dhv" }, digits(container, 9), digits(network_id, 3))
+}
+
+/// As much of the plan as can be told without the records of its networks: enough to undo it.
+pub fn leftover(wired: &Wired) -> Plan {
+    let network = |end: &End| Network {
+        name: end.network.clone(),
+        internal: end.internal,
+        options: [("com.docker.network.bridge.name".to_owned(), end.bridge.clone())].into(),
+        ..Network::new(&end.network, end.network_id.clone())
+    };
+    plan(wired, &wired.ends.iter().map(network).collect::<Vec<_>>(), false)
 }

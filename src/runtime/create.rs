@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result, bail};
 
 use super::inner;
+use super::inside::Inside;
 use super::process::reap;
 use super::sync::{self, Message, Socket};
 use super::{Bundle, CreateOptions, Isolation, Stdio, init};
@@ -39,12 +40,17 @@ pub(super) struct Waiter {
     pub _life: OwnedFd,
 }
 
+/// Who joins the container to networks, while its init goes on by itself: gets its pid in our pid name space, and sockets.
+pub type Join<'a> = &'a mut dyn FnMut(i32, Inside) -> Result<()>;
+
 /// Makes the container and returns when it waits for `start`. `cgroup_v2` is the cgroup to be born in, where there is one.
+/// `join` is called if [`CreateOptions::is_joined`].
 pub fn create(
     bundle: &Bundle<'_>,
     stdio: Stdio,
     options: &CreateOptions,
     cgroup_v2: Option<BorrowedFd<'_>>,
+    join: Join<'_>,
 ) -> Result<Init> {
     let (ours, theirs) = sync::pair()?;
     let flags = match options.isolation {
@@ -64,7 +70,7 @@ pub fn create(
     drop(theirs);
     drop(stdio);
     let inner = options.inner.filter(|_| options.isolation == Isolation::Full && options.inner_of.is_none());
-    Init { pid, pidfd, console: None, listener: None, waiter: None, socket: ours, inner }.climb()
+    Init { pid, pidfd, console: None, listener: None, waiter: None, socket: ours, inner }.climb(join)
 }
 
 /// Forks. Into another container's pid name space, where that is asked for, by way of a second process: setns(2) is for all
@@ -122,7 +128,8 @@ fn fork(
 impl Init {
     /// A process that somebody else cloned for us and waits for; returns when it waits for `start`.
     pub(super) fn adopt(pid: i32, pidfd: OwnedFd, waiter: Waiter, socket: Socket) -> Result<Init> {
-        Init { pid, pidfd, console: None, listener: None, waiter: Some(waiter), socket, inner: None }.climb()
+        Init { pid, pidfd, console: None, listener: None, waiter: Some(waiter), socket, inner: None }
+            .climb(&mut |_, _| Ok(()))
     }
 
     /// Our child that ends with the exit code: the process itself, or who waits for it.
@@ -135,8 +142,8 @@ impl Init {
         reap(self.child())
     }
 
-    fn climb(mut self) -> Result<Init> {
-        if let Err(error) = self.receive_rungs() {
+    fn climb(mut self, join: Join<'_>) -> Result<Init> {
+        if let Err(error) = self.receive_rungs(join) {
             self.discard();
             return Err(error);
         }
@@ -144,9 +151,16 @@ impl Init {
     }
 
     /// Receives up to `Ready`.
-    fn receive_rungs(&mut self) -> Result<()> {
+    fn receive_rungs(&mut self, join: Join<'_>) -> Result<()> {
         loop {
-            match self.socket.receive()? {
+            let Some((message, fds)) = self.socket.receive_all()? else {
+                bail!("cannot start: the container's init ended before it was set up");
+            };
+            if message == Message::Inside {
+                join(self.pid, Inside::of(fds)?)?;
+                continue;
+            }
+            match Some((message, fds.into_iter().next())) {
                 Some((Message::Console, fd)) => self.console = fd,
                 Some((Message::Unshared, _)) => {
                     inner::map(&self.pidfd, self.inner.context("cannot start: no ids were to be mapped")?)?;
@@ -156,7 +170,7 @@ impl Init {
                 Some((Message::Ready, _)) => return Ok(()),
                 Some((Message::Failed(failure), _)) => return Err(failure.into_error()),
                 Some((other, _)) => bail!("cannot start: unexpected {other:?}"),
-                None => bail!("cannot start: the container's init ended before it was set up"),
+                None => {}
             }
         }
     }

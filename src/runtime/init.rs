@@ -34,6 +34,10 @@ fn set_up(
     options: &CreateOptions,
     socket: &Socket,
 ) -> Result<(Program, Option<OwnedFd>)> {
+    if options.is_joined {
+        // First of all: the supervisor sets the network up while we do the rest.
+        super::inside::send(socket)?;
+    }
     let spec = bundle.spec;
     let process = spec.process().as_ref().context("config.json has no process")?;
     let linux = spec.linux().clone().unwrap_or_default();

@@ -14,6 +14,7 @@ pub mod exec;
 mod idmap;
 mod init;
 pub mod inner;
+mod inside;
 pub mod kin;
 mod mask;
 pub mod mount;
@@ -33,7 +34,8 @@ use std::path::{Path, PathBuf};
 
 use crate::oci::runtime::Spec;
 
-pub use create::{Init, create};
+pub use create::{Init, Join, create};
+pub use inside::Inside;
 pub use process::reap;
 
 /// What a container is made from.
@@ -97,4 +99,6 @@ pub struct CreateOptions {
     pub inner: Option<crate::host::InnerIds>,
     /// That name space is another container's.
     pub inner_of: Option<std::fs::File>,
+    /// It is to be joined to networks: [`create`] gets [`Inside`] for whom that does.
+    pub is_joined: bool,
 }

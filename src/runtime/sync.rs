@@ -4,6 +4,7 @@
 //! parent                          child
 //!   (clone)
 //!             <--  Forked + pidfd            only in exec: the intermediate process tells whom it made
+//!             <--  Inside + descriptors      only where it is to be joined to networks: sockets of its name space
 //!             <--  Console + descriptor      only with a terminal
 //!             <--  Unshared                  only with an inner user name space: its ids are to be mapped
 //!   Mapped    -->
@@ -34,6 +35,8 @@ use crate::error::{self, ExitWith, Hint};
 pub enum Message {
     /// The intermediate process of an exec: the pid (in our name space) of the process to be; its pidfd comes along.
     Forked(i32),
+    /// Child: sockets that were made in its network name space come along: see `Inside`.
+    Inside,
     /// Child: the pty's master comes along.
     Console,
     /// Child: in the inner user name space, where no id is mapped yet.
@@ -60,6 +63,9 @@ pub struct Failure {
     /// Exit code: 125, 126 or 127.
     code: u8,
 }
+
+/// So many descriptors go with a message.
+const MAX_FDS: usize = 4;
 
 /// One end of the ladder.
 #[derive(Debug)]
@@ -88,12 +94,16 @@ pub fn pair() -> Result<(Socket, Socket)> {
 impl Socket {
     /// Sends one message, with a descriptor if there is one.
     pub fn send<M: Serialize>(&self, message: &M, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.send_all(message, &fd.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Sends one message, with at most [`MAX_FDS`] descriptors.
+    pub fn send_all<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let bytes = serde_json::to_vec(message).context("cannot encode a message")?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
         if !fds.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(&fds));
+            control.push(SendAncillaryMessage::ScmRights(fds));
         }
         rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)
             .context("cannot send to the other process")?;
@@ -102,8 +112,13 @@ impl Socket {
 
     /// Receives one message and the descriptor that came along; `None` at the end of file.
     pub fn receive<M: DeserializeOwned>(&self) -> Result<Option<(M, Option<OwnedFd>)>> {
+        Ok(self.receive_all()?.map(|(message, fds)| (message, fds.into_iter().next())))
+    }
+
+    /// Receives one message and all descriptors that came along; `None` at the end of file.
+    pub fn receive_all<M: DeserializeOwned>(&self) -> Result<Option<(M, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; 64 * 1024];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
             let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -116,12 +131,14 @@ impl Socket {
         if received == 0 {
             return Ok(None);
         }
-        let fd = control.drain().find_map(|m| match m {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
+        let mut all = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                all.extend(fds);
+            }
+        }
         let message = serde_json::from_slice(&bytes[..received]).context("cannot read a message")?;
-        Ok(Some((message, fd)))
+        Ok(Some((message, all)))
     }
 
     /// Receives exactly this message, as the child does.

@@ -172,7 +172,7 @@ impl Supervised {
             restarts: self.life.restarts,
         };
         // What it warns of was told the first time.
-        let running = start::start(starting, &mut |_| {})?;
+        let running = start::start(starting, self.joined.as_mut(), &mut |_| {})?;
         self.begin_run(running);
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::again::Life;
 use super::guests::Guests;
 use super::health::Checks;
 use super::log::Writer;
+use super::network::Joined;
 use super::relay::{Audience, Input};
 use super::start::{self, Running, Starting};
 use super::timers::{Timer, Timers};
@@ -62,7 +63,12 @@ pub fn run(path: &Path) -> Result<()> {
         restarts: 0,
     };
     let warn = &mut |text| drop(control.send(&Control::Warning(text), None));
-    match prepare(&dir, &record).and_then(|()| start::start(starting, warn)) {
+    let mut joined = None;
+    let started = prepare(&dir, &record).and_then(|()| {
+        joined = Joined::claim(&store, &dir, &record)?;
+        start::start(starting, joined.as_mut(), warn)
+    });
+    match started {
         Ok(running) => {
             let _ = rustix::process::set_parent_process_death_signal(None);
             // A command that went away meanwhile is met by the loop.
@@ -78,6 +84,7 @@ pub fn run(path: &Path) -> Result<()> {
                 control,
                 data,
                 guests,
+                joined,
                 running: None,
                 checks: None,
                 timers: Timers::default(),
@@ -87,6 +94,9 @@ pub fn run(path: &Path) -> Result<()> {
             supervised.serve()
         }
         Err(error) => {
+            if let Some(joined) = joined {
+                joined.leave(&store, &dir);
+            }
             let noted = note_failure(&store, &dir, &record, &error);
             drop(lock);
             let told = control.send(&Control::Failed(Failure::of(&error)), None);
@@ -149,6 +159,8 @@ pub(super) struct Supervised {
     pub data: Option<OwnedFd>,
     /// Other commands.
     pub guests: Guests,
+    /// Its networks, if it is in any.
+    pub joined: Option<Joined>,
     /// The run; `None` between two.
     pub running: Option<Running>,
     pub timers: Timers,
@@ -169,6 +181,8 @@ enum Source {
     /// A log that does not take all at once.
     Log,
     Check,
+    /// A published port.
+    Port,
     Emulation,
     Names,
 }
@@ -236,6 +250,7 @@ impl Supervised {
                 (Source::Door, _) => self.guests.admit(),
                 (Source::Guest(n), _) => self.guest_step(*n),
                 (Source::Check, _) => self.check_ended(),
+                (Source::Port, _) => self.joined.iter_mut().for_each(Joined::step),
                 (Source::Log, Some(running)) => running.log.iter_mut().for_each(Writer::step),
                 (Source::Input, Some(running)) => running.input.iter_mut().for_each(Input::step),
                 (Source::Relay(n), Some(running)) => {
@@ -285,6 +300,9 @@ impl Supervised {
         }
         if let Some(fd) = self.check_interest() {
             add(Source::Check, fd, PollFlags::IN);
+        }
+        if let Some(fd) = self.joined.as_ref().and_then(Joined::interest) {
+            add(Source::Port, fd, PollFlags::IN);
         }
         if let Some(running) = &self.running {
             for (n, relay) in running.relays.iter().enumerate() {
@@ -360,7 +378,9 @@ impl Supervised {
         if self.record.auto_remove {
             events.push(self.event("destroy"));
         }
-        let Supervised { store, dir, record, lock, control, mut guests, life, .. } = self;
+        let Supervised { store, dir, record, lock, control, mut guests, life, mut joined, .. } = self;
+        // Who hears that it ended may want its ports at once. Links and addresses take a while, and nobody waits for them.
+        joined.iter_mut().for_each(Joined::unpublish);
         if !life.is_cgroup_left && !record.auto_remove {
             let _ = dir.forget_cgroup();
         }
@@ -376,6 +396,9 @@ impl Supervised {
             let _ = control.send(&Control::Exited(exit.code), None);
         }
         guests.tell_end(exit.code);
+        if let Some(joined) = joined {
+            joined.leave(&store, &dir);
+        }
         // Nobody waits for the files to go.
         let cleared = noted?.map_or(Ok(()), Grave::clear);
         drop(lock);

@@ -12,6 +12,7 @@ use super::Begin;
 use super::emulation::Emulation;
 use super::log::{Stream, Writer};
 use super::names::Names;
+use super::network::Joined;
 use super::relay::{Input, Relay, set_nonblocking};
 use super::{identity, joined};
 use crate::fs;
@@ -79,8 +80,12 @@ pub struct Starting<'a> {
     pub restarts: u32,
 }
 
-/// Starts a container; what works less well than asked for is told to `warn`.
-pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Running> {
+/// Starts a container, joined to its networks; what works less well than asked for is told to `warn`.
+pub fn start(
+    starting: Starting<'_>,
+    mut joined: Option<&mut Joined>,
+    warn: &mut dyn FnMut(String),
+) -> Result<Running> {
     let Starting { store, dir, record, begin, .. } = starting;
     if record.healthcheck.is_some() {
         health::forget(dir);
@@ -99,7 +104,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     }
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
-    let started = run(starting, &spec, (root, ids), cgroup.as_ref());
+    let started = run(starting, &spec, (root, ids), cgroup.as_ref(), joined.as_deref_mut());
     drop(held);
     let shares_pids = shares_pids(&spec);
     let (init, pid, streams, emulation) = match started {
@@ -156,6 +161,7 @@ fn run(
     spec: &Spec,
     ((root, driver), inner): ((rootfs::Root, &str), Option<InnerIds>),
     cgroup: Option<&Cgroup>,
+    mut joined: Option<&mut Joined>,
 ) -> Result<Parts> {
     let Starting { store, dir, record, begin, data, restarts } = starting;
     let (stdio, mut streams) = make_stdio(dir, record, begin, spec)?;
@@ -173,6 +179,7 @@ fn run(
         isolation: begin.isolation,
         inner,
         inner_of: inner_of(store, record)?,
+        is_joined: joined.is_some(),
     };
     let chroot = chroot_of(&root, begin);
     let rootfs = match root {
@@ -180,7 +187,9 @@ fn run(
         rootfs::Root::Dir(path) => Rootfs::Dir(path),
     };
     let bundle = Bundle { dir: &dir.path, spec, rootfs };
-    let mut init = create(&bundle, stdio, &options, v2.as_ref().map(AsFd::as_fd))?;
+    let mut init = create(&bundle, stdio, &options, v2.as_ref().map(AsFd::as_fd), &mut |pid, inside| {
+        joined.as_mut().map_or(Ok(()), |joined| joined.join(pid, inside))
+    })?;
     let mut emulation = if emulate { Some(Emulation::open(dir)?) } else { None };
     if let (Some(emulation), Some(listener)) = (&mut emulation, init.listener.take()) {
         emulation.add(listener);

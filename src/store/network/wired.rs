@@ -83,6 +83,11 @@ pub fn write(store: &Store, dir: &ContainerDir, wired: &Wired) -> Result<()> {
     wired.ends.iter().try_for_each(|end| member::touch(store, &end.network_id))
 }
 
+/// Whether there is such a note.
+pub fn is_noted(dir: &ContainerDir) -> bool {
+    fs::metadata(&dir.file(FILE)).is_ok_and(|meta| meta.is_some())
+}
+
 /// It is joined no longer.
 pub fn forget(dir: &ContainerDir) -> Result<()> {
     fs::remove_file(&dir.file(FILE))
