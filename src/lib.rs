@@ -41,6 +41,7 @@
 //! | `volumes/NAME/` | `store::volume` | a volume: its content in `_data/`, what was asked for in volume.json |
 //! | `networks/NAME.json` | `store::network` | a network: its addresses, what was asked for |
 //! | `networks/claims/ID/ADDRESS` | `store::network::claim` | symlink to the container that has the address |
+//! | `forward/` | `network::forward` | lock and socket of the process that leads a user's containers to the outside |
 //! | `mapped/HEX/` | `store::mapped` | an image's layers as one tree with other owners, for keep-id; made when first needed |
 //! | `secrets/` | `store::secret` | values, for the caller alone: stored ones, and the copies that containers have |
 //! | `turns.lock` | `store::turn` | a byte for each name: whose turn it is to decide what becomes of it |
@@ -118,6 +119,7 @@ pub fn main() -> ExitCode {
         (Some("dhow"), Some("supervise")) if has_socket => {
             args.get(2).map(|dir| supervisor::serve::run(Path::new(dir)).map(|()| 0))
         }
+        (Some("dhow"), Some("forward")) if has_socket => Some(network::forward::role::main(&args[2..])),
         (Some("dhow"), Some("enter")) if has_socket => Some(runtime::exec::enter()),
         (Some("dhow"), Some("check")) if has_socket => Some(supervisor::check::run()),
         (Some("dhow"), Some("reap")) if has_socket => Some(runtime::reaper::main(&args[2..])),

@@ -12,6 +12,7 @@ pub mod apply;
 pub mod create;
 pub mod etc;
 pub mod firewall;
+pub mod forward;
 pub mod heal;
 pub mod link;
 pub mod linked;

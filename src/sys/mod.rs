@@ -5,6 +5,8 @@
 #![expect(unsafe_code, reason = "the one room for it")]
 
 pub mod bpf;
+pub mod datagram;
+pub mod inet;
 pub mod lock;
 pub mod mount;
 pub mod net;

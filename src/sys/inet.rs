@@ -1,0 +1,65 @@
+//! Sockets of the kinds and with the options that rustix and nix lack: packet sockets with a filter, transparent ones.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// Sets an option that is an int.
+pub fn set_option(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads `length` bytes of `value`, which outlives the call. An option that takes something longer
+    // refuses an int with EINVAL.
+    let done = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A packet socket (packet(7)) on the interface with this index, close-on-exec, not waiting. It hears what `filter` lets
+/// through of what comes in and goes out there; an empty filter: it hears nothing and can only send.
+pub fn packet_socket(interface: u32, filter: &[libc::sock_filter]) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // Protocol 0: nothing is heard before the filter is in its place.
+    // SAFETY: socket(2) takes numbers only.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor, which nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    if !filter.is_empty() {
+        let len = u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+        let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+        // SAFETY: the kernel reads one struct sock_fprog and copies `len` instructions from its pointer; both outlive the
+        // call, and nothing is written through them.
+        let done = unsafe {
+            let program = (&raw const program).cast();
+            libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program, length)
+        };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: struct sockaddr_ll is plain old data, for which all zeros are valid.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = if filter.is_empty() { 0 } else { (libc::ETH_P_ALL as u16).to_be() };
+    address.sll_ifindex = interface as i32;
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes of one struct sockaddr_ll.
+    if unsafe { libc::bind(fd, (&raw const address).cast(), length) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket)
+}
+
+/// Lets the socket end with a reset, as one that was never read does, whenever it is closed (SO_LINGER with no time).
+pub fn reset_on_close(socket: impl AsFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let length = size_of::<libc::linger>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads one struct linger, which outlives the call.
+    let done = unsafe {
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), length)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
