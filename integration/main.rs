@@ -123,6 +123,7 @@ mod logs;
 mod manifest;
 mod mount_kinds;
 mod nested;
+mod networks;
 mod old_kernel;
 mod pause;
 mod power_cut;

@@ -8,7 +8,7 @@ use super::flags::{each, many, names, switch, value};
 use super::format::{Template, json};
 use super::run_flags::one;
 use super::{Session, out};
-use crate::engine::{Engine, inspect, inspect_network, is_not_found, volume};
+use crate::engine::{Engine, inspect, is_not_found, network, volume};
 use crate::error;
 use crate::error::ResultExt;
 use crate::oci::reference::InvalidReference;
@@ -94,7 +94,7 @@ fn one_object(engine: &Engine, name: &str, kinds: &[&'static str], with_size: bo
             "container" => inspect::inspect(engine, name, with_size),
             "image" => super::image::inspect_one(engine, name),
             "volume" => volume::inspect(engine, name),
-            _ => inspect_network::network(engine, name),
+            _ => network::inspect(engine, name),
         };
         match looked {
             Err(error) if is_not_found(&error) || error.is::<InvalidReference>() => {}

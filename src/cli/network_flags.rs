@@ -310,7 +310,7 @@ fn domain(text: &str) -> Result<String> {
 }
 
 /// `CONTAINER[:ALIAS]`; without an alias the container's own name.
-fn link(text: &str) -> Result<Link> {
+pub(super) fn link(text: &str) -> Result<Link> {
     let parts: Vec<&str> = text.split(':').collect();
     let (container, alias) = match parts[..] {
         [container] | [container, ""] => (container, container),

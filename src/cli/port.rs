@@ -19,22 +19,47 @@ pub(super) fn port_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     let name = one(matches, "container").unwrap_or_default();
     let wanted = one(matches, "port").map(parse).transpose()?;
     let engine = session.engine()?;
-    let all = port::port(&engine, name)?;
+    let all = addresses(&port::port(&engine, name)?);
     let Some((port, protocol)) = wanted else {
-        let line = |p: &Published| format!("{}/{} -> {}\n", p.container_port, p.protocol, p.host());
+        let line = |one: &Address| format!("{}/{} -> {}\n", one.port, one.protocol, one.host());
         out::out(&all.iter().map(line).collect::<String>())?;
         return Ok(0);
     };
-    let fitting: Vec<String> = all
-        .iter()
-        .filter(|p| p.container_port == port && p.protocol == protocol)
-        .map(|p| p.host() + "\n")
-        .collect();
-    if fitting.is_empty() {
+    let fitting = all.iter().filter(|one| one.port == port && one.protocol == protocol);
+    let lines: Vec<String> = fitting.map(|one| one.host() + "\n").collect();
+    if lines.is_empty() {
         bail!("no public port '{port}/{protocol}' published for {name}");
     }
-    out::out(&fitting.concat())?;
+    out::out(&lines.concat())?;
     Ok(0)
+}
+
+/// One line of `port`, in the order of lines.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Address {
+    port: u16,
+    protocol: String,
+    ip: String,
+    number: u16,
+}
+
+impl Address {
+    /// `ADDRESS:PORT`.
+    fn host(&self) -> String {
+        let Address { ip, number, .. } = self;
+        if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") }
+    }
+}
+
+fn addresses(published: &[Published]) -> Vec<Address> {
+    let of = |one: &Published| {
+        let (port, protocol) = (one.container_port, one.protocol.clone());
+        let address = move |(ip, number)| Address { port, protocol: protocol.clone(), ip, number };
+        port::shown(one).into_iter().map(address).collect::<Vec<_>>()
+    };
+    let mut all: Vec<Address> = published.iter().flat_map(of).collect();
+    all.sort();
+    all
 }
 
 fn parse(text: &str) -> Result<(u16, String)> {

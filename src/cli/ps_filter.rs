@@ -93,6 +93,11 @@ impl<'a> Chosen<'a> {
             let there: Vec<Ports> = there.iter().filter_map(|text| Ports::parse(text).ok()).collect();
             wanted.is_empty() || wanted.iter().any(|w| there.iter().any(|t| w.meets(t)))
         };
+        let published: Vec<String> = c
+            .ports()
+            .iter()
+            .filter_map(|port| Some(format!("{}/{}", port.host.as_ref()?.1, port.protocol)))
+            .collect();
         !self.is_task
             && self.ids.match_id(&record.id)
             && self.names.match_name(&record.name)
@@ -107,7 +112,7 @@ impl<'a> Chosen<'a> {
             && any("volume", &|wanted| c.mounts().iter().any(|m| m.name == wanted || m.destination == wanted))
             && any("network", &|wanted| c.networks().iter().any(|network| network == wanted))
             && any("health", &|wanted| c.health().unwrap_or("none") == wanted)
-            && ports(&self.published, &[])
+            && ports(&self.published, &published)
             && ports(&self.exposed, &record.config.exposed_ports.iter().cloned().collect::<Vec<_>>())
     }
 }

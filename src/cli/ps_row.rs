@@ -5,6 +5,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::format::{human, quote};
+use super::port_column;
 use crate::engine::list::Listed;
 use crate::engine::size::Size;
 use crate::store::container::Status;
@@ -28,7 +29,7 @@ pub(in crate::cli) fn row(c: &Listed, size: Option<Size>, zone: &TimeZone, no_tr
         "Command": quote::command_column(&line, no_trunc),
         "CreatedAt": human::created_at(record.created, zone),
         "RunningFor": human::ago(record.created, now),
-        "Ports": "",
+        "Ports": port_column::column(c.ports()),
         "State": c.state(),
         "Status": status(&c.status, c.health(), now),
         "HealthStatus": c.health().unwrap_or_default(),

@@ -11,6 +11,7 @@ use super::commit;
 use super::complete;
 use super::cp;
 use super::man;
+use super::network;
 use super::pause;
 use super::rename;
 use super::restart;
@@ -289,6 +290,34 @@ pub(super) static VOLUME: &[Verb] = &[
         volume::exists_verb
     ),
 ];
+
+pub(super) static NETWORK: &[Verb] = &[
+    verb!("create", "Make a network", network::create_args, network::create_verb),
+    verb!("ls", "List networks", network::ls_args, network::ls_verb, "list"),
+    verb!("inspect", "Show everything about networks", network::inspect_args, network::inspect_verb),
+    verb!("rm", "Remove networks", network::rm_args, network::rm_verb, "remove"),
+    verb!("prune", "Remove networks that no container uses", network::prune_args, network::prune_verb),
+    verb!("connect", "Join a container to a network", network::connect_args, network::connect_verb),
+    verb!(
+        "disconnect",
+        "Take a container out of a network",
+        network::disconnect_args,
+        network::disconnect_verb
+    ),
+    verb!(
+        "exists",
+        "Tell by the exit code whether there is such a network",
+        network::exists_args,
+        network::exists_verb
+    ),
+    verb!(
+        "reload",
+        "Make again what somebody else took away of containers' networks",
+        network::reload_args,
+        network::reload_verb
+    ),
+];
+
 pub(super) static SECRET: &[Verb] = &[
     verb!("create", "Keep a secret", secret::create_args, secret::create_verb),
     verb!("ls", "List secrets", secret::ls_args, secret::ls_verb, "list"),
@@ -311,6 +340,7 @@ pub(super) static GROUPS: &[(&str, &str, &[Verb])] = &[
     ("healthcheck", "Work with the health checks of containers", HEALTHCHECK),
     ("image", "Work with images", IMAGE),
     ("manifest", "Work with lists of images for several platforms", MANIFEST),
+    ("network", "Work with networks", NETWORK),
     ("secret", "Work with secrets", SECRET),
     ("volume", "Work with volumes", VOLUME),
     ("system", "Work with the store as a whole", SYSTEM),

@@ -67,7 +67,7 @@ pub fn inspect(engine: &Engine, wanted: &str, with_size: bool) -> Result<Value> 
     }
     shown["Mounts"] = inspect_mounts::mounts(&engine.store, &options).into();
     shown["Config"] = inspect_config::config(&options, &record, &spec);
-    shown["NetworkSettings"] = inspect_network::settings(&options, status.run());
+    shown["NetworkSettings"] = inspect_network::settings(&engine.store, &dir, &record, status.run());
     Ok(shown)
 }
 

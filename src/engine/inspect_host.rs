@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::inspect_mounts;
+use super::{inspect_mounts, inspect_network};
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::spec::options::{Options, Seccomp, Share, Userns};
 use crate::store::container::Record;
@@ -35,7 +35,7 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
         "ContainerIDFile": options.cid_file.clone().unwrap_or_default(),
         "LogConfig": log_config(record),
         "NetworkMode": super::wiring::mode(options),
-        "PortBindings": {},
+        "PortBindings": inspect_network::bindings(&options.publish),
         "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": record.restart.most() },
         "AutoRemove": record.auto_remove,
         "VolumeDriver": "",
@@ -45,17 +45,17 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
         "CapDrop": capabilities(&options.cap_drop),
         "CgroupnsMode": if own(LinuxNamespaceType::Cgroup) { "private" } else { "host" },
         "Dns": options.dns,
-        "DnsOptions": [],
+        "DnsOptions": options.dns_options,
         "DnsSearch": options.dns_search,
         "ExtraHosts": or_null(&hosts),
         "GroupAdd": or_null(&options.group_add),
         "IpcMode": share(&options.ipc, "private"),
         "Cgroup": "",
-        "Links": null,
+        "Links": or_null(&links(options, record)),
         "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
         "PidMode": share(&options.pid, ""),
         "Privileged": options.privileged,
-        "PublishAllPorts": false,
+        "PublishAllPorts": options.publish_all,
         "ReadonlyRootfs": options.read_only,
         "SecurityOpt": or_null(&security(options)),
         "UTSMode": share(&options.uts, ""),
@@ -64,6 +64,11 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
         "Runtime": "dhow",
         "Isolation": "",
     })
+}
+
+/// Links as docker shows them: whom it links to, and what that is called inside.
+fn links(options: &Options, record: &Record) -> Vec<String> {
+    options.links.iter().map(|link| format!("/{}:/{}/{}", link.target, record.name, link.alias)).collect()
 }
 
 /// Docker's word for whose name space it is; `own` for one's own.

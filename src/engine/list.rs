@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Engine, reap};
+use super::{Engine, port, reap};
 use crate::endpoint::Network;
 use crate::spec::options::Mount;
 use crate::store::container::{self, ContainerDir, Record, Source, Status};
@@ -19,6 +19,8 @@ pub struct Listed {
     pub command: Vec<String>,
     /// What its health check came to, where it has one.
     health: Option<String>,
+    /// Its ports, while it runs.
+    ports: Vec<port::Listed>,
 }
 
 impl Listed {
@@ -58,6 +60,11 @@ impl Listed {
         let mounts = self.record.options.get("mounts").cloned().unwrap_or_default();
         let mounts: Vec<Mount> = serde_json::from_value(mounts).unwrap_or_default();
         mounts.iter().filter_map(Mounted::of).collect()
+    }
+
+    /// Its ports, while it runs.
+    pub fn ports(&self) -> &[port::Listed] {
+        &self.ports
     }
 
     /// Docker's word for its state.
@@ -117,7 +124,8 @@ pub fn list(engine: &Engine) -> Result<Vec<Listed>> {
         let is_checked =
             status.is_alive() && record.healthcheck.as_ref().is_some_and(|c| c.command().is_some());
         let health = if is_checked { health::read(&dir).map(|health| health.status) } else { None };
-        all.push(Listed { record, status, command, health });
+        let ports = if status.run().is_some() { port::listed(&engine.store, &record) } else { Vec::new() };
+        all.push(Listed { record, status, command, health, ports });
     }
     all.sort_by_key(|c| std::cmp::Reverse(c.record.created));
     Ok(all)

@@ -26,6 +26,7 @@ pub mod list;
 pub mod logs;
 pub mod mounts;
 pub mod name;
+pub mod network;
 pub mod overlap;
 pub mod pause;
 pub mod port;

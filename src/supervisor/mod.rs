@@ -112,6 +112,8 @@ pub enum Control {
     Hurry,
     /// Guest: the record was changed.
     ReadAgain,
+    /// Guest: what the record asks of networks is to be so.
+    Rewire,
     /// Guest: these limits are to hold.
     Limit(Box<LinuxResources>),
     /// Guest: show me this, and take what I type.

@@ -5,6 +5,7 @@ use crate::engine::list;
 use crate::engine::shell::LABEL;
 use crate::store::container::Status;
 use crate::store::image::names;
+use crate::store::network;
 use crate::store::volume;
 
 /// Where names come from.
@@ -52,6 +53,18 @@ impl Names {
         let names = names::Names::visible(&engine.store).map(|names| names.named).unwrap_or_default();
         let short = |name: String| name.strip_suffix(":latest").map(str::to_owned).unwrap_or(name);
         names.iter().map(|named| (short(named.reference.familiar()), "image".to_owned())).collect()
+    }
+
+    /// Those that are always there, too.
+    pub(super) fn networks(&mut self) -> Vec<Named> {
+        let builtin = ["bridge", "host", "none"].map(|name| (name.to_owned(), "network".to_owned()));
+        let Some(engine) = self.engine() else { return builtin.into() };
+        let ours = network::list(&engine.store).unwrap_or_default().into_iter();
+        let mut all: Vec<Named> = ours.map(|network| (network.name, "network".to_owned())).collect();
+        all.extend(builtin);
+        all.sort();
+        all.dedup();
+        all
     }
 
     pub(super) fn volumes(&mut self) -> Vec<Named> {

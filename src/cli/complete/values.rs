@@ -7,7 +7,6 @@ use super::names::{Names, Which};
 
 /// Values of flags that are known beforehand; the flags of all verbs, since a name means the same everywhere.
 const WORDS: &[(&str, &[&str])] = &[
-    ("network", &["host", "none"]),
     ("pull", &["always", "missing", "never", "newer"]),
     ("log-driver", &["journald", "json-file", "local", "none", "syslog"]),
     ("restart", &["always", "no", "on-failure", "unless-stopped"]),
@@ -18,8 +17,11 @@ const WORDS: &[(&str, &[&str])] = &[
     ("condition", &["exited", "healthy", "removed", "running", "stopped"]),
     ("signal", SIGNALS),
     ("stop-signal", SIGNALS),
-    ("userns", &["host", "keep-id"]),
-    ("type", &["container", "image"]),
+    ("userns", &["auto", "host", "keep-id", "nomap"]),
+    ("uts", &["host", "private"]),
+    ("ipc", &["host", "none", "private", "shareable"]),
+    ("pid", &["host", "private"]),
+    ("type", &["container", "image", "network", "volume"]),
 ];
 
 const SIGNALS: &[&str] = &["HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2", "WINCH"];
@@ -36,6 +38,7 @@ pub(super) fn of_flag(flag: &Arg, names: &mut Names) -> Answer {
     }
     match long {
         "volumes-from" => Answer { files: false, words: names.containers(Which::All) },
+        "network" => Answer { files: false, words: names.networks() },
         "volume" => Answer { files: true, words: names.volumes() },
         _ => Answer::files(),
     }
@@ -49,6 +52,7 @@ pub(super) fn of_word((group, verb): (&str, &str), id: &str, name: &str, names: 
         "CONTAINER" => words(names.containers(which(verb))),
         "IMAGE" | "IMAGE[:TAG" | "REPOSITORY[:TAG" => words(names.images()),
         "VOLUME" => words(names.volumes()),
+        "NETWORK" => words(names.networks()),
         "IMAGE|NAME" => {
             let mut all = names.containers(Which::Boxes);
             all.extend(names.images());
@@ -71,6 +75,7 @@ pub(super) fn of_word((group, verb): (&str, &str), id: &str, name: &str, names: 
                 let mut all = names.containers(Which::All);
                 all.extend(names.images());
                 all.extend(names.volumes());
+                all.extend(names.networks());
                 all
             }
         }),
