@@ -150,6 +150,7 @@ mod run_security;
 mod run_streams;
 mod run_terminal;
 mod secrets;
+mod security_options;
 mod self_exe;
 mod settings;
 mod setup;

@@ -49,6 +49,7 @@ mod run;
 mod run_flags;
 mod search;
 mod secret;
+mod security_flags;
 mod shell;
 mod start;
 mod stats;

@@ -7,14 +7,13 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{
     env_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags,
-    retry, secret, user_flags,
+    retry, secret, security_flags, user_flags,
 };
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
-use crate::fs;
 use crate::host::Host;
 use crate::quantity;
-use crate::spec::options::{Limits, Network, Options, Seccomp};
+use crate::spec::options::{Limits, Network, Options};
 
 /// Flags with one value: long name, short, value, help.
 const ONE: &[(&str, char, &str, &str)] = &[
@@ -57,12 +56,12 @@ const MANY: &[(&str, char, &str, &str)] = &[
     ("env-file", '\0', "FILE", "Set the variables of FILE"),
     ("cap-add", '\0', "CAP", "Add a capability, or ALL"),
     ("cap-drop", '\0', "CAP", "Drop a capability, or ALL"),
-    ("security-opt", '\0', "OPTION", "seccomp=unconfined|FILE, no-new-privileges, systempaths=unconfined"),
+    ("security-opt", '\0', "OPTION", security_flags::HELP),
     ("device", '\0', "HOST[:CONTAINER][:rwm]", "Add a device of the host"),
     ("ulimit", '\0', "NAME=SOFT[:HARD]", "Set a resource limit"),
     ("sysctl", '\0', "KEY=VALUE", "Set a kernel parameter of the container"),
     ("label", 'l', "KEY=VALUE", "Set a label"),
-    ("group-add", '\0', "GROUP", "Add a supplementary group"),
+    ("group-add", '\0', "GROUP", "Add a supplementary group; keep-groups: have those of the caller"),
     ("add-host", '\0', "NAME:ADDRESS", "Add a line to /etc/hosts"),
     ("dns", '\0', "ADDRESS", "Ask this name server in place of the host's"),
     ("dns-search", '\0', "DOMAIN", "Search this domain in place of the host's"),
@@ -244,7 +243,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
         crate::engine::stop::parse_signal(signal)?;
     }
     for word in many(matches, "security-opt") {
-        security(&mut options, word)?;
+        security_flags::read(&mut options, word)?;
     }
     Ok(options)
 }
@@ -313,26 +312,4 @@ fn add_host(text: &str) -> Result<(String, String)> {
         "cannot add the host {text:?}: {address:?} is not an address"
     );
     Ok((name.to_owned(), address.to_owned()))
-}
-
-fn security(options: &mut Options, word: &str) -> Result<()> {
-    let (key, value) = word.split_once('=').or_else(|| word.split_once(':')).unwrap_or((word, ""));
-    match (key, value) {
-        ("no-new-privileges", "" | "true") => options.no_new_privileges = true,
-        ("no-new-privileges", "false") => options.no_new_privileges = false,
-        ("seccomp", "unconfined") => options.seccomp = Seccomp::Unconfined,
-        ("seccomp", "builtin") => options.seccomp = Seccomp::Default,
-        ("seccomp", file) => {
-            options.seccomp =
-                Seccomp::Profile { path: file.to_owned(), text: fs::read_to_string(file.as_ref())? };
-        }
-        ("systempaths" | "unmask", "unconfined" | "ALL" | "all") => options.unmask = true,
-        // There is nothing to turn off where neither is used.
-        ("apparmor", "unconfined") | ("label", "disable") => {}
-        _ => {
-            return Err(anyhow!("cannot use --security-opt {word:?}"))
-                .hint("use seccomp=unconfined, seccomp=FILE, no-new-privileges or systempaths=unconfined");
-        }
-    }
-    Ok(())
 }

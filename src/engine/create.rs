@@ -30,6 +30,7 @@ use crate::store::log_config::LogConfig;
 use crate::store::person::Person;
 use crate::store::pin::Pins;
 use crate::store::volume;
+use crate::supervisor::KEEP_GROUPS;
 use crate::supervisor::log::Settings;
 
 /// What a container is to be made from and how.
@@ -375,6 +376,11 @@ fn check(options: &Options) -> Result<()> {
         anyhow::bail!("cannot use the hostname {name:?}: it has 1 to 64 characters");
     }
     check_limits(&options.limits)?;
+    check_security(options)?;
+    if options.group_add.len() > 1 && options.group_add.iter().any(|group| group == KEEP_GROUPS) {
+        return Err(anyhow!("cannot keep the caller's groups and add others"))
+            .hint("the kernel lets a user have the one or the other: use --group-add keep-groups alone");
+    }
     for key in options.sysctls.keys() {
         let is_private = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|p| key.starts_with(p))
             || matches!(key.as_str(), "kernel.sem" | "kernel.domainname" | "kernel.hostname")
@@ -384,6 +390,25 @@ fn check(options: &Options) -> Result<()> {
                 "what has a name space can be set: kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*, and net.* with a network of its own",
             );
         }
+    }
+    Ok(())
+}
+
+/// Whether the machine has what is asked of its security modules. Words about labels are refused only where they would
+/// have a meaning: where there are no labels, none is what they get, as with the peers.
+fn check_security(options: &Options) -> Result<()> {
+    let is_there = |path: &str| fs::metadata(path.as_ref()).is_ok_and(|meta| meta.is_some());
+    if let Some(profile) = options.apparmor.as_ref().filter(|profile| *profile != "unconfined")
+        && !is_there("/proc/self/attr/apparmor")
+    {
+        return Err(anyhow!("cannot use the AppArmor profile {profile}: this machine has no AppArmor"))
+            .hint("leave --security-opt apparmor out");
+    }
+    if let Some(word) = options.selinux.iter().find(|word| *word != "disable")
+        && is_there("/sys/fs/selinux/enforce")
+    {
+        return Err(anyhow!("cannot use the label {word}: containers of dhow have the caller's label"))
+            .hint("leave --security-opt label out, or use label=disable, which says so");
     }
     Ok(())
 }

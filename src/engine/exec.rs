@@ -17,7 +17,7 @@ use crate::runtime::rootfs::Root;
 use crate::spec::capabilities;
 use crate::store::journal::{self, Event};
 use crate::store::person::Person;
-use crate::supervisor::{self, apply_user, become_person, keep_groups};
+use crate::supervisor::{self, apply_user, become_person, extra_groups, keep_groups};
 
 /// What to run and how.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +88,7 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         }
     } else {
         let user = options.user.clone().unwrap_or_else(|| record.user.clone());
-        apply_user(&mut process, &user, &[], has_home, &root)?;
+        apply_user(&mut process, &user, &extra_groups(&record), has_home, &root)?;
     }
     let is_single = engine.current_ids()? == Ids::Single;
     // With one id another user is one by emulation, which is for those outside.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::inspect_mounts;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::spec::options::{Network, Options, Seccomp, Userns};
+use crate::spec::resources::default_swap;
 use crate::store::container::Record;
 
 /// From the options, the record and the bundle.
@@ -106,7 +107,7 @@ fn resources(options: &Options) -> Value {
         "KernelMemory": 0,
         "KernelMemoryTCP": 0,
         "MemoryReservation": limits.memory_reservation.unwrap_or(0),
-        "MemorySwap": limits.memory_swap.unwrap_or(0),
+        "MemorySwap": limits.memory_swap.or(limits.memory.map(default_swap)).unwrap_or(0),
         "MemorySwappiness": null,
         "OomKillDisable": false,
         "PidsLimit": limits.pids,
@@ -176,6 +177,8 @@ fn security(options: &Options) -> Vec<String> {
     if options.no_new_privileges {
         shown.push("no-new-privileges".to_owned());
     }
+    shown.extend(options.selinux.iter().map(|word| format!("label={word}")));
+    shown.extend(options.apparmor.iter().map(|profile| format!("apparmor={profile}")));
     match &options.seccomp {
         Seccomp::Default => {}
         Seccomp::Unconfined => shown.push("seccomp=unconfined".to_owned()),
@@ -183,6 +186,14 @@ fn security(options: &Options) -> Vec<String> {
     }
     if options.unmask {
         shown.push("systempaths=unconfined".to_owned());
+    }
+    for (key, paths) in [("mask", &options.mask), ("unmask", &options.unmasked)] {
+        if !paths.is_empty() {
+            shown.push(format!("{key}={}", paths.join(":")));
+        }
+    }
+    if !options.proc_options.is_empty() {
+        shown.push(format!("proc-opts={}", options.proc_options.join(",")));
     }
     shown
 }

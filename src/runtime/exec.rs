@@ -28,7 +28,7 @@ use super::process::{self, Program};
 use super::rootfs::Root;
 use super::sealed::Executable;
 use super::sync::{self, Message, Socket};
-use super::{Stdio, cgroup, seccomp, tend, terminal};
+use super::{Stdio, apparmor, cgroup, seccomp, tend, terminal};
 use crate::error::ResultExt;
 use crate::oci::runtime::{LinuxSeccomp, Process};
 use crate::sys;
@@ -216,6 +216,7 @@ fn set_up(target: &OwnedFd, request: &Request, socket: &Socket) -> Result<Progra
     {
         cgroup::enter(&cgroup.doors()?).context("cannot join the container's cgroup")?;
     }
+    let profile = apparmor::open(process)?;
     join(target, request, !libc::CLONE_NEWPID)?;
     let program = Program::new(
         process.args().as_deref().unwrap_or_default(),
@@ -241,6 +242,7 @@ fn set_up(target: &OwnedFd, request: &Request, socket: &Socket) -> Result<Progra
     if request.is_inner && request.chroot.is_none() {
         super::inner::join(target.as_fd())?;
     }
+    profile.map(apparmor::Profile::apply).transpose()?;
     let listener = process::become_user(process, filter.as_deref(), request.emulate)?;
     if let Some(listener) = listener {
         socket.send(&Message::Listener, Some(listener.as_fd()))?;

@@ -12,7 +12,8 @@ use super::process::{self, Program};
 use super::rootfs::Root;
 use super::sync::{Message, Socket};
 use super::{
-    Bundle, CreateOptions, Isolation, Rootfs, Stdio, cgroup, dev, idmap, mask, mount, seccomp, terminal,
+    Bundle, CreateOptions, Isolation, Rootfs, Stdio, apparmor, cgroup, dev, idmap, mask, mount, seccomp,
+    terminal,
 };
 use crate::error::ResultExt;
 use crate::fs;
@@ -51,6 +52,7 @@ fn set_up(
     let _ = rustix::process::setsid();
     cgroup::enter(&options.cgroup_doors).context("cannot join the container's cgroup")?;
     set_oom_score(process)?;
+    let profile = apparmor::open(process)?;
     rustix::process::umask(Mode::empty());
     let terminal = match options.isolation {
         Isolation::Full => build(bundle, &stdio, options, &linux)?,
@@ -72,6 +74,7 @@ fn set_up(
     if options.inner.is_some() && options.isolation == Isolation::Full {
         super::inner::make(socket)?;
     }
+    profile.map(apparmor::Profile::apply).transpose()?;
     let listener = process::become_user(process, filter.as_deref(), options.emulate)?;
     if let Some(listener) = listener {
         socket.send(&Message::Listener, Some(listener.as_fd()))?;

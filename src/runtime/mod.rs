@@ -5,6 +5,7 @@
 //!
 //! Invariant: whatever of dhow can be seen inside a container runs from `sealed::executable()`.
 
+mod apparmor;
 pub mod cgroup;
 pub mod chroot;
 pub mod create;

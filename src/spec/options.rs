@@ -55,6 +55,21 @@ pub struct Options {
     pub no_new_privileges: bool,
     /// Paths of /proc and /sys stay visible and writable.
     pub unmask: bool,
+    /// Paths, or patterns of paths, that are neither hidden nor made read-only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmasked: Vec<String>,
+    /// Paths that are hidden besides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mask: Vec<String>,
+    /// Options of the mount on /proc.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proc_options: Vec<String>,
+    /// AppArmor's profile, or `unconfined`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
+    /// Words about SELinux's labels, which mean nothing where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub selinux: Vec<String>,
     /// Devices of the host.
     pub devices: Vec<Device>,
     /// Resource limits: name without RLIMIT_, soft, hard.

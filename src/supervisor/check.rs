@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{apply_user, become_person, hand_over_listener, keep_groups};
+use super::{apply_user, become_person, extra_groups, hand_over_listener, keep_groups};
 use crate::fs;
 use crate::host::{self, Ids};
 use crate::oci::runtime::Spec;
@@ -187,7 +187,7 @@ fn request(order: &Order) -> Result<Request> {
     let is_single = host::current_ids()? == Ids::Single;
     match &record.person {
         Some(person) => become_person(&mut process, person, &root),
-        None => drop(apply_user(&mut process, &record.user, &[], record.has_home, &root)?),
+        None => drop(apply_user(&mut process, &record.user, &extra_groups(&record), record.has_home, &root)?),
     }
     if is_inner && is_single {
         keep_groups(&mut process);

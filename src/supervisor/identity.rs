@@ -195,17 +195,24 @@ pub(super) fn resolve_user(
         person::become_person(process, known, &root);
         return Ok(());
     }
-    let options = &record.options;
-    let extra: Vec<String> =
-        options.get("group_add").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
-    let resolved = apply_user(process, &record.user, &extra, record.has_home, &root)?;
+    let resolved = apply_user(process, &record.user, &extra_groups(record), record.has_home, &root)?;
     if ids.is_some() && store.ids == Ids::Single {
         keep_groups(process);
     }
     own::map_mounts(spec, store, record, (resolved.uid, resolved.gid))
 }
 
-/// Sets ids, groups and HOME of a process for the user `text`.
+/// The groups that the container's users have besides their own (`--group-add`).
+pub fn extra_groups(record: &Record) -> Vec<String> {
+    let asked = record.options.get("group_add");
+    asked.and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default()
+}
+
+/// The word among them that stands for the caller's own.
+pub const KEEP_GROUPS: &str = "keep-groups";
+
+/// Sets ids, groups and HOME of a process for the user `text`. With [`KEEP_GROUPS`] it has the groups that we have, whose
+/// files it can open though the container's ids do not name them.
 pub fn apply_user(
     process: &mut crate::oci::runtime::Process,
     text: &str,
@@ -215,11 +222,13 @@ pub fn apply_user(
 ) -> Result<Resolved> {
     let passwd = read_inside(root, "/etc/passwd");
     let group = read_inside(root, "/etc/group");
+    let keeps_groups = extra.iter().any(|group| group == KEEP_GROUPS);
+    let extra = if keeps_groups { &[] } else { extra };
     let resolved = user::resolve(text, extra, &passwd, &group)?;
     let target = process.user_mut();
     target.set_uid(resolved.uid);
     target.set_gid(resolved.gid);
-    target.set_additional_gids(Some(resolved.groups.clone()));
+    target.set_additional_gids(Some(resolved.groups.clone()).filter(|_| !keeps_groups));
     if !has_home && let Some(env) = process.env_mut() {
         env.push(format!("HOME={}", resolved.home));
     }
