@@ -18,6 +18,7 @@ for_each_user!(
     following_goes_on_over_restarts,
     following_ends_with_its_reader,
     tail_and_follow,
+    files_are_compressed,
     none_says_so,
     syslog_by_udp,
     syslog_by_tcp,
@@ -44,6 +45,40 @@ fn files_are_rotated(s: &Sandbox) {
         s.inspect("c1", "{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"max-file\"}}"),
         "json-file 2"
     );
+}
+
+fn files_are_compressed(s: &Sandbox) {
+    let compress = ["--log-opt", "max-size=20k", "--log-opt", "max-file=50", "--log-opt", "compress=true"];
+    let script = "seq 1 5000; read go </go; seq 5001 10000";
+    let fifo = s.work.join("go");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from_raw_mode(0o666)).unwrap();
+    let mount = format!("{}:/go", fifo.display());
+    let id = s.detached([&compress[..], &["--name", "c1", "-v", &mount]].concat(), ["sh", "-c", script]);
+    let follow = std::thread::scope(|scope| {
+        // From the first line on, over files that are plain, compressed, or become so meanwhile.
+        let follow = scope.spawn(|| s.dhow(["logs", "-f", "c1"]).ok());
+        std::fs::write(&fifo, "go\n").unwrap();
+        follow.join().unwrap()
+    });
+    let all: Vec<String> = (1..=10_000).map(|n| n.to_string()).collect();
+    assert!(follow.lines().eq(all.iter()), "{} lines", follow.lines().count());
+    s.dhow(["wait", "c1"]).ok();
+    let dir = s.store.join("containers").join(&id);
+    let names: Vec<String> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("log"))
+        .collect();
+    let (packed, plain): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| name.ends_with(".gz"));
+    assert!(packed.len() > 10 && plain.len() <= 2, "{names:?}");
+    let unpacked = std::process::Command::new("gzip").arg("-dc").arg(dir.join(packed[0])).output().unwrap();
+    assert!(unpacked.status.success() && unpacked.stdout.len() <= 20 << 10, "what others read, too");
+    assert!(s.dhow(["logs", "c1"]).ok().lines().eq(all.iter()));
+    assert_eq!(s.dhow(["logs", "-n", "9000", "c1"]).ok().lines().next(), Some("1001"));
+    s.sh(["--log-opt", "compress=true", "--log-opt", "max-file=1"], "true")
+        .output()
+        .exits(125)
+        .complains("compress");
 }
 
 fn rotated_while_followed(s: &Sandbox) {

@@ -12,7 +12,7 @@
 //! | socket | where the supervisor listens | supervisor |
 //! | files.lock | held by who has the root mounted to copy files while it does not run | cp |
 //! | upper/ work/ merged/ | overlay; or rootfs/ where overlay is refused | supervisor |
-//! | hosts hostname resolv.conf log | | create, supervisor |
+//! | hosts hostname resolv.conf log | log.1, log.2... are the files before it, log.1.gz... where they are compressed | create, supervisor |
 //! | home/ | the home of a shell's person | create |
 //! | pieces/ | the changes to a host directory that is put together piece by piece | supervisor |
 //!

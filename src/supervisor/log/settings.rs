@@ -200,10 +200,12 @@ fn bounds(options: &BTreeMap<String, String>, prefix: &str) -> Result<Bounds> {
     }
     match option("compress") {
         None | Some((_, "false")) => {}
-        Some((_, "true")) if prefix == "cache-" => {}
-        Some((key, "true")) => {
-            return Err(anyhow!("{key}: a log is kept as it is")).hint("max-size and max-file bound it");
+        Some((key, "true")) if bounds.n_files < 2 || bounds.max_size == u64::MAX => {
+            bail!(
+                "{key}: what is compressed are the files before the last, and max-file or max-size leave none"
+            )
         }
+        Some((_, "true")) => bounds.compress = true,
         Some((key, other)) => bail!("{key}: it is true or false, not {other:?}"),
     }
     Ok(bounds)
