@@ -24,7 +24,7 @@
 //! | path under DATA | owner | what |
 //! | --- | --- | --- |
 //! | `format` | `store::format` | which shape these files have: a number |
-//! | `blobs/sha256/HEX` | `store::blob` | manifests, configs, compressed layers: immutable, verified when written |
+//! | `blobs/ALGORITHM/HEX` | `store::blob` | manifests, configs, compressed layers: immutable, verified when written; sha256, but where something from outside is named by another digest |
 //! | `partial/HEX` | `store::partial` | a blob that is being fetched, locked by its fetcher; kept to be resumed |
 //! | `partial/HEX.tree/` `HEX.old/` | `store::layer::remnant` | a layer that comes uncompressed, unpacked as far as it came; what an interrupted pull left of it |
 //! | `layers/HEX/` | `store::layer` | one unpacked layer, named by its diff id |
