@@ -155,6 +155,7 @@ mod self_exe;
 mod settings;
 mod setup;
 mod shell;
+mod shell_together;
 mod static_binary;
 mod store_care;
 mod top;

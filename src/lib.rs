@@ -103,7 +103,10 @@ pub fn main() -> ExitCode {
     let word = |n: usize| args.get(n).and_then(|w| w.to_str());
     // Each role is started with its end of a socket: at 3, and for `reap` at the number that it is told.
     let has_socket = match word(1) {
-        Some("reap") => word(2).and_then(|n| n.parse().ok()).is_some_and(sys::process::is_socket),
+        Some("reap") => args
+            .get(2)
+            .and_then(|word| runtime::reaper::descriptors(word))
+            .is_some_and(|(sync_fd, _)| sys::process::is_socket(sync_fd)),
         _ => sys::process::is_socket(3),
     };
     let role = match (word(0), word(1)) {

@@ -18,6 +18,7 @@ use crate::engine::start;
 use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
 use crate::store::container::Status;
+use crate::store::turn::Turn;
 
 /// Flags of `run` that a shell decides for itself.
 const DECIDED: &[&str] = &["user", "interactive", "tty", "rootfs", "entrypoint", "init"];
@@ -45,18 +46,21 @@ pub(super) fn shell(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     refuse(matches)?;
     let (name, auto_remove) = (one(matches, "name"), matches.get_flag("rm"));
     let engine = session.engine()?;
-    let asked = Asked {
-        target: one(matches, "target"),
-        default_image: session.config.shell.image.as_deref(),
-        name,
-        auto_remove,
-    };
-    let choice = boxes::choose(&engine, asked)?;
+    let default_image = session.config.shell.image.clone();
+    let default_image = default_image.as_deref();
+    let asked = Asked { target: one(matches, "target"), default_image, name, auto_remove };
     let is_terminal =
         [rustix::stdio::stdin(), rustix::stdio::stdout()].into_iter().all(rustix::termios::isatty);
-    match choice {
-        Choice::New { from, name } => make(matches, session, &from, name, is_terminal),
-        Choice::Box(name) => enter(matches, session, &name, is_terminal),
+    loop {
+        let (choice, turn) = boxes::settle(&engine, asked)?;
+        let left = match choice {
+            Choice::New { from, name } => make(matches, session, (&from, name), turn, is_terminal).map(Some),
+            Choice::Box(name) => enter(matches, session, &name, turn, is_terminal),
+        };
+        // It ended just before we were in it, and is to be started.
+        if let Some(code) = left? {
+            return Ok(code);
+        }
     }
 }
 
@@ -90,8 +94,8 @@ fn look_around(matches: &ArgMatches, session: &Session, from: &str) -> Result<He
 fn make(
     matches: &ArgMatches,
     session: &mut Session,
-    from: &str,
-    name: Option<String>,
+    (from, name): (&str, Option<String>),
+    turn: Option<Turn>,
     is_terminal: bool,
 ) -> Result<u8> {
     let here = look_around(matches, session, from)?;
@@ -112,11 +116,18 @@ fn make(
     let options = StartOptions::foreground(true);
     let (created, supervisor) = start::make(&engine, entering, wanted, options, &mut events)?;
     let client = start::start_created(created, supervisor, options, &mut events)?;
+    drop(turn);
     Ok(code_of(follow(client, &signals, stay())?))
 }
 
-/// A box that exists: joined if it runs, started otherwise.
-fn enter(matches: &ArgMatches, session: &mut Session, name: &str, is_terminal: bool) -> Result<u8> {
+/// A box that exists: joined if it runs, started otherwise. `None`: neither, it was ending.
+fn enter(
+    matches: &ArgMatches,
+    session: &mut Session,
+    name: &str,
+    turn: Option<Turn>,
+    is_terminal: bool,
+) -> Result<Option<u8>> {
     let engine = session.engine()?;
     let dir = engine.find(name)?;
     let record = dir.record()?;
@@ -128,19 +139,25 @@ fn enter(matches: &ArgMatches, session: &mut Session, name: &str, is_terminal: b
     let workdir = one(matches, "workdir").filter(|d| !d.is_empty()).map(str::to_owned);
     let now = Now { command: command(matches), env, workdir, terminal: is_terminal };
     if let Status::Running(_) = reap::decided(&engine.store, &dir)? {
+        drop(turn);
+        let Some(_stay) = boxes::stay(&dir)? else { return Ok(None) };
         let follows = record.person.map(|p| p.follows).unwrap_or_default();
         if from != MACHINE && now.workdir.is_none() && !follows.iter().any(|f| here.workdir.starts_with(f)) {
             let shown = here.workdir.display();
             out::warn(&format!("{name} runs without {shown}, which comes along when it is started there"));
         }
-        return join(&engine, name, here, now);
+        return join(&engine, name, here, now).map(Some);
     }
     let signals = Signals::catch()?;
     let engine = session.engine_as_root()?;
     let options = StartOptions::foreground(true);
     let mut change = |dir: &_, record: &mut _, spec: &mut _| boxes::refresh(dir, record, spec, &here, &now);
     match start::start_changed(&engine, name, options, Some(&mut change), &mut events)? {
-        Some(client) => Ok(code_of(follow(client, &signals, stay())?)),
+        Some(client) => {
+            drop(turn);
+            Ok(Some(code_of(follow(client, &signals, stay())?)))
+        }
+        // By dhow start, which takes no turn.
         None => Err(anyhow!("cannot start {name}: somebody else did so just now"))
             .hint("do it once more, to join them"),
     }

@@ -23,7 +23,7 @@ use crate::sys;
 /// Sets everything up and becomes the program; returns only an error.
 pub fn run(bundle: &Bundle<'_>, stdio: Stdio, options: &CreateOptions, socket: &Socket) -> anyhow::Error {
     match set_up(bundle, stdio, options, socket) {
-        Ok((program, keep)) => exec(&program, options, socket, keep),
+        Ok((program, keep)) => exec(&program, options, socket, keep.as_ref()),
         Err(error) => error,
     }
 }
@@ -128,9 +128,14 @@ fn build(
     Ok(terminal)
 }
 
-fn exec(program: &Program, _: &CreateOptions, socket: &Socket, reaper: Option<OwnedFd>) -> anyhow::Error {
+fn exec(
+    program: &Program,
+    options: &CreateOptions,
+    socket: &Socket,
+    reaper: Option<&OwnedFd>,
+) -> anyhow::Error {
     match reaper {
-        Some(reaper) => super::reaper::become_it(&reaper, program, socket),
+        Some(reaper) => super::reaper::become_it(reaper, program, socket, options.gate.as_ref()),
         None => program.exec(),
     }
 }

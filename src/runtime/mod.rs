@@ -85,6 +85,8 @@ pub enum Isolation {
 pub struct CreateOptions {
     /// Our sealed executable, if the built-in init is to be pid 1 (`--init`).
     pub reaper: Option<OwnedFd>,
+    /// The gate of a built-in init that asks before it ends: see [`reaper`].
+    pub gate: Option<OwnedFd>,
     /// Host directories to show (read-only) under /sys/fs/cgroup: name, path. One with an empty name is the whole tree (v2).
     pub cgroup_dirs: Vec<(String, PathBuf)>,
     /// The doors of the cgroup (v1) that init goes through by itself.

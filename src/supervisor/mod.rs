@@ -30,6 +30,7 @@ mod again;
 pub mod check;
 mod command;
 mod emulation;
+mod gate;
 mod guests;
 mod health;
 mod identity;
@@ -60,7 +61,7 @@ pub use identity::{KEEP_GROUPS, apply_user, extra_groups, keep_groups, moves_of}
 pub use person::{become_person, runtime_dir};
 pub use secrets::variables as secret_variables;
 pub use start::read_spec;
-pub use visit::{Answer, ask, ask_now, connect};
+pub use visit::{Answer, ask, ask_now, connect, stay};
 
 use crate::error::ResultExt;
 use crate::event::{Event, Sink};
@@ -110,6 +111,8 @@ pub enum Control {
     Attach(Attach),
     /// Guest: tell me when this run has ended.
     AwaitEnd,
+    /// Guest: I am in this box; it stays as long as I do.
+    Stay,
     /// Guest: run the health check now.
     Check,
     /// Supervisor, to a guest: what that came to.

@@ -32,7 +32,11 @@ impl Supervised {
                 self.life.runs_again = true;
                 Ok(())
             }
-            Heard::Asked(Control::RunAgain | Control::Hurry) => {
+            Heard::Asked(Control::Stay) if self.can_be_kept() => {
+                self.guests.keep(n);
+                Ok(())
+            }
+            Heard::Asked(Control::RunAgain | Control::Hurry | Control::Stay) => {
                 return self.guests.answer(n, &Control::NotNow);
             }
             Heard::Asked(Control::Limit(resources)) => self.limit(&resources),

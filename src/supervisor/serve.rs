@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
 use super::again::Life;
+use super::gate::Gate;
 use super::guests::Guests;
 use super::health::Checks;
 use super::log::Writer;
@@ -170,6 +171,7 @@ enum Source {
     Log,
     Check,
     Emulation,
+    Gate,
 }
 
 /// What came of one turn of the loop.
@@ -231,16 +233,21 @@ impl Supervised {
                 (Source::Door, _) => self.guests.admit(),
                 (Source::Guest(n), _) => self.guest_step(*n),
                 (Source::Check, _) => self.check_ended(),
+                (Source::Gate, _) => self.gate_step(),
                 (Source::Log, Some(running)) => running.log.iter_mut().for_each(Writer::step),
                 (Source::Input, Some(running)) => running.input.iter_mut().for_each(Input::step),
                 (Source::Relay(n), Some(running)) => {
                     let guests = &mut self.guests;
-                    running.relays[*n].step(&mut Audience { log: running.log.as_mut(), guests });
+                    // The command may have gone in this very turn, and taken them along.
+                    if let Some(relay) = running.relays.get_mut(*n) {
+                        relay.step(&mut Audience { log: running.log.as_mut(), guests });
+                    }
                 }
                 _ => {}
             }
         }
         self.guests.forget_gone();
+        self.close_gate();
         if self.life.paused {
             self.void_check();
         }
@@ -286,6 +293,9 @@ impl Supervised {
             }
             if let Some((fd, events)) = running.log.as_ref().and_then(Writer::interest) {
                 add(Source::Log, fd, events);
+            }
+            if let Some(fd) = running.gate.as_ref().and_then(Gate::interest) {
+                add(Source::Gate, fd, PollFlags::IN);
             }
             for fd in running.emulation.iter().flat_map(|e| e.interest()) {
                 add(Source::Emulation, fd, PollFlags::IN);

@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::Begin;
 use super::emulation::Emulation;
+use super::gate::Gate;
 use super::identity;
 use super::log::{Stream, Writer};
 use super::relay::{Input, Relay, set_nonblocking};
@@ -45,6 +46,8 @@ pub struct Running {
     pub input: Option<Input>,
     /// Some of its output goes past us.
     pub is_unheard: bool,
+    /// The gate of a box.
+    pub gate: Option<Gate>,
 }
 
 /// Our ends of the container's streams.
@@ -92,7 +95,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
     let started = run(starting, &spec, (root, ids), cgroup.as_ref());
-    let (init, pid, streams, emulation) = match started {
+    let (init, pid, streams, emulation, gate) = match started {
         Ok(parts) => parts,
         Err(error) => {
             if let Some(cgroup) = &cgroup {
@@ -102,7 +105,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
         }
     };
     let Streams { terminal, relays, log, input, is_unheard } = streams;
-    Ok(Running { init, pid, terminal, chroot, cgroup, relays, log, emulation, input, is_unheard })
+    Ok(Running { init, pid, terminal, chroot, cgroup, relays, log, emulation, input, is_unheard, gate })
 }
 
 /// The container's bundle.
@@ -119,7 +122,7 @@ fn chroot_of(root: &rootfs::Root, begin: &Begin) -> Option<PathBuf> {
     }
 }
 
-type Parts = (Init, i32, Streams, Option<Emulation>);
+type Parts = (Init, i32, Streams, Option<Emulation>, Option<Gate>);
 
 fn run(
     starting: Starting<'_>,
@@ -135,7 +138,9 @@ fn run(
         (Some(cgroup), None) => cgroup.doors()?,
         _ => Vec::new(),
     };
+    let (gate, gate_inside) = Gate::of(record)?.unzip();
     let options = CreateOptions {
+        gate: gate_inside,
         cgroup_doors,
         reaper: if record.init { Some(sealed::own()?) } else { None },
         cgroup_dirs: cgroup.map(Cgroup::mounts).unwrap_or_default(),
@@ -166,7 +171,7 @@ fn run(
     let is_inner = inner.is_some() && record.person.is_none();
     let pid = write_state(dir, &init, (driver, chroot, is_inner), cgroup, restarts)?;
     init.start(|socket| serve_until_exec(socket, emulation.as_mut()))?;
-    Ok((init, pid, streams, emulation))
+    Ok((init, pid, streams, emulation, gate))
 }
 
 /// Answers emulated calls that init makes between `Start` and exec.

@@ -91,3 +91,13 @@ pub fn ask_now(dir: &ContainerDir, what: &Control) -> Result<Answer> {
         Some((other, _)) => bail!("unexpected {other:?} from its supervisor"),
     }
 }
+
+/// Stays in a box: it goes on as long as the socket is held. `None`: it is ending, or has ended.
+pub fn stay(dir: &ContainerDir) -> Result<Option<Socket>> {
+    let Some(socket) = connect(dir)? else { return Ok(None) };
+    if socket.send(&Control::Stay, None).is_err() {
+        return Ok(None);
+    }
+    let answer = socket.receive::<Control>().hint("its supervisor may be stuck: dhow rm -f ends it");
+    Ok(matches!(answer?, Some((Control::Done, _))).then_some(socket))
+}
