@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -82,6 +83,9 @@ pub struct Host {
     pub env: BTreeMap<OsString, OsString>,
     /// How ids are mapped.
     pub ids: Ids,
+    /// Nobody in any user name space of ours can write to the file that we run from, whatever way to it they get hold of:
+    /// it is root's, and root is not mapped there.
+    pub executable_is_out_of_reach: bool,
 }
 
 impl Host {
@@ -103,7 +107,8 @@ impl Host {
             .or_else(|| entry.as_ref().map(|f| PathBuf::from(f[5])));
         let data = data_dir(root, &env, uid, home.as_deref())?;
         let ids = if uid == 0 { current_ids()? } else { subordinate_ids(uid, user.as_deref())? };
-        Ok(Host { uid, gid, user, home, data, env, ids })
+        let executable_is_out_of_reach = uid != 0 && is_roots_alone(Path::new("/proc/self/exe"));
+        Ok(Host { uid, gid, user, home, data, env, ids, executable_is_out_of_reach })
     }
 
     /// A variable of the environment, if set and not empty.
@@ -157,6 +162,13 @@ fn data_dir(
         .hint("set HOME, or name a directory of yours with --root DIR");
     };
     Ok(home.join(".local/share/dhow"))
+}
+
+/// Whether a file is root's, and nobody else may write to it. An access list cannot give more than the group's bits say
+/// (acl(5), the mask).
+fn is_roots_alone(path: &Path) -> bool {
+    let meta = fs::metadata(path).ok().flatten();
+    meta.is_some_and(|m| m.uid() == 0 && m.mode() & 0o022 == 0)
 }
 
 /// The ranges of /etc/subuid and /etc/subgid for this user, `Single` where there are none or no tool to use them.

@@ -50,7 +50,8 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
     let (dir, state) = engine.running(wanted).with_context(about)?;
     let signals = if options.detach { None } else { Some(Signals::catch()?) };
     let init = stop::open_init(engine, &state).with_context(about)?;
-    let entering = exec::begin(&init, !options.detach, Some(stdio_of(&options)?)).with_context(about)?;
+    let entering =
+        exec::begin(&engine.host, &init, !options.detach, Some(stdio_of(&options)?)).with_context(about)?;
     let record = dir.record()?;
     let text = fs::read_to_string(&dir.file("config.json"))?;
     let spec: Spec = serde_json::from_str(&text)

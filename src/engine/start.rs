@@ -10,6 +10,7 @@ use super::reap;
 use crate::error::ResultExt;
 use crate::event::Sink;
 use crate::fs;
+use crate::host::Ids;
 use crate::oci::runtime::{LinuxResources, Spec};
 use crate::runtime::cgroup;
 use crate::runtime::sealed::{self, Executable};
@@ -51,11 +52,20 @@ pub fn make(
     let id = create::random_id()?;
     let dir = ContainerDir::of(&engine.store, &id);
     let (terminal, full) = (wanted.options.terminal, wanted.options.full_isolation);
-    let executable = sealed::executable()?;
-    // A program that is started before its ids are mapped has no rights in the name space. newuidmap and newgidmap keep
-    // two processors busy; planning goes better with the supervisor's start-up than with them.
-    let holder = entering.map(Entering::finish).transpose()?;
-    let supervisor = supervise(&dir, executable, terminal, full, options, events)?;
+    let finish = || entering.map(Entering::finish).transpose();
+    let has_ranges = matches!(engine.host.ids, Ids::Ranges { .. });
+    let (supervisor, holder) = if options.foreground && has_ranges && engine.host.executable_is_out_of_reach {
+        // A copy holds the command's memory: fine for one that lives no longer. It has our rights, mapped or not. With one
+        // id it would not do: memory that was there before the name space is out of the emulation's reach.
+        let supervisor = supervise(&dir, None, terminal, full, options, events)?;
+        (supervisor, finish()?)
+    } else {
+        let executable = sealed::executable(&engine.host)?;
+        // A program that is started before its ids are mapped has no rights in the name space. newuidmap and newgidmap
+        // keep two processors busy; planning goes better with the supervisor's start-up than with them.
+        let holder = finish()?;
+        (supervise(&dir, Some(executable), terminal, full, options, events)?, holder)
+    };
     let created = create::create(engine, id, wanted)?;
     drop(holder);
     Ok((created, supervisor))
@@ -125,8 +135,8 @@ pub fn start_changed(
     let full = record.options.get("full_isolation").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let about = || format!("cannot start {}", record.name);
     super::mounts::fill_if_unfilled(&engine.store, &dir, &record).with_context(about)?;
-    let supervisor = sealed::executable()
-        .and_then(|executable| supervise(&dir, executable, record.terminal, full, options, events))
+    let supervisor = sealed::executable(&engine.host)
+        .and_then(|executable| supervise(&dir, Some(executable), record.terminal, full, options, events))
         .with_context(about)?;
     begin(supervisor, &record, &resources, lock, options, events).map(Some)
 }
@@ -134,7 +144,7 @@ pub fn start_changed(
 /// Starts the supervisor.
 fn supervise(
     dir: &ContainerDir,
-    executable: Executable,
+    executable: Option<Executable>,
     terminal: bool,
     full_isolation: bool,
     options: StartOptions,

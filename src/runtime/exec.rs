@@ -30,6 +30,7 @@ use super::sealed::Executable;
 use super::sync::{self, Message, Socket};
 use super::{Stdio, apparmor, cgroup, seccomp, tend, terminal};
 use crate::error::ResultExt;
+use crate::host::Host;
 use crate::oci::runtime::{LinuxSeccomp, Process};
 use crate::sys;
 use crate::sys::process::{Forked, exit_now, fork};
@@ -76,8 +77,13 @@ pub struct Entering {
 
 /// Starts `enter` for the container whose init is behind `target`. Early: its start-up and the caller's finding out what
 /// to ask for go side by side. If `Entering` is dropped, it ends.
-pub fn begin(target: &OwnedFd, foreground: bool, stdio: Option<[OwnedFd; 3]>) -> Result<Entering> {
-    begin_from(super::sealed::executable()?, target, foreground, stdio)
+pub fn begin(
+    host: &Host,
+    target: &OwnedFd,
+    foreground: bool,
+    stdio: Option<[OwnedFd; 3]>,
+) -> Result<Entering> {
+    begin_from(super::sealed::executable(host)?, target, foreground, stdio)
 }
 
 /// The same from an executable that is sealed already.

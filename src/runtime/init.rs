@@ -47,7 +47,6 @@ fn set_up(
 
     // A belt beside the braces: the supervisor's pid name space ends us too.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     sys::process::reset_signals();
     let _ = rustix::process::setsid();
     cgroup::enter(&options.cgroup_doors).context("cannot join the container's cgroup")?;
@@ -75,6 +74,9 @@ fn set_up(
         super::inner::make(socket)?;
     }
     profile.map(apparmor::Profile::apply).transpose()?;
+    // Until here all our rights are above those of whoever may share our pid name space, and keep them away. Not sooner: the
+    // supervisor has to map our ids, and that of a copied process is nobody's in our user name space (ptrace(2)).
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let listener = process::become_user(process, filter.as_deref(), options.emulate)?;
     if let Some(listener) = listener {
         socket.send(&Message::Listener, Some(listener.as_fd()))?;

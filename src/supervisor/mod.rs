@@ -189,13 +189,14 @@ pub struct SpawnOptions<'a> {
 pub struct Waiting {
     client: Client,
     isolation: Isolation,
-    executable: Executable,
+    executable: Option<Executable>,
 }
 
-/// Starts a supervisor, from `executable`, for a container that is, or is yet to be made, in the directory `path`.
+/// Starts a supervisor for a container that is, or is yet to be made, in the directory `path`: from `executable`, or
+/// without one as a copy of the command. The copy is quicker there, and lasting; it may be started before our ids are mapped.
 pub fn spawn(
     path: &Path,
-    executable: Executable,
+    executable: Option<Executable>,
     options: SpawnOptions<'_>,
     events: Sink<'_>,
 ) -> Result<Waiting> {
@@ -207,18 +208,22 @@ pub fn spawn(
     if let Some((_, theirs)) = &data {
         keep.push((theirs.as_fd(), DATA_FD));
     }
-    let path = CString::new(path.as_os_str().as_bytes()).context("the store's path holds a NUL byte")?;
-    let words = [c"dhow", c"supervise", path.as_c_str()];
+    let words = CString::new(path.as_os_str().as_bytes()).context("the store's path holds a NUL byte")?;
+    let words = [c"dhow", c"supervise", words.as_c_str()];
+    let start = |flags| match &executable {
+        Some(executable) => role::start(executable.as_fd(), flags, &words, Some(stdio), &keep),
+        None => role::copy(flags, Some(stdio), &keep, &mut || serve::run(path).map_or(125, |()| 0)),
+    };
     let mut isolation = Isolation::Full;
     // Pid 1 of a name space of its own: when it ends, however it ends, the kernel ends the container nested in it.
-    match role::start(executable.as_fd(), libc::CLONE_NEWPID, &words, Some(stdio), &keep) {
+    match start(libc::CLONE_NEWPID) {
         Err(error) if options.may_downgrade && chroot::is_refusal(&error) => {
             events(Event::Warning(format!(
                 "this sandbox allows no name spaces, so the container is a chroot: only its files are its own; {}",
                 chroot::HINT
             )));
             isolation = Isolation::Chroot;
-            role::start(executable.as_fd(), 0, &words, Some(stdio), &keep)?;
+            start(0)?;
         }
         other => drop(other.hint(chroot::HINT)?),
     }

@@ -36,10 +36,11 @@ pub fn run(path: &Path) -> Result<()> {
     }
     let _ = rustix::process::setsid();
     let dir = ContainerDir { path: path.to_owned() };
-    let mut store = store_of(path)?;
     let Some((Control::Begin(begin), Some(lock))) = control.receive::<Control>()? else {
         bail!("cannot supervise: the command went away");
     };
+    // Not earlier: now our ids are mapped.
+    let mut store = store_of(path)?;
     let record = match dir.record() {
         Ok(record) => record,
         // Damaged, or removed by hand in this very moment.
