@@ -120,7 +120,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
             .hint("a name is made of a-z A-Z 0-9 _ . - and begins with a letter or digit");
     }
     let (source, config, config_bytes) = source(engine, &wanted.from)?;
-    let healthcheck = super::health::healthcheck(wanted.healthcheck, config_bytes.as_deref());
+    let healthcheck = super::health::healthcheck(wanted.healthcheck, config_bytes.as_deref())?;
     let mut options = wanted.options;
     check(&options)?;
     if wanted.log {

@@ -114,7 +114,8 @@ fn die_with_the_command(control: &Socket) -> Result<()> {
     Ok(())
 }
 
-fn store_of(path: &Path) -> Result<Store> {
+/// The store that the directory of a container lies in.
+pub(super) fn store_of(path: &Path) -> Result<Store> {
     let data =
         path.parent().and_then(Path::parent).context("cannot supervise: no store around the container")?;
     Ok(Store { data: data.to_owned(), ids: host::current_ids()?, additional: Vec::new() })
