@@ -167,14 +167,15 @@ fn is_run(matches: &ArgMatches) -> bool {
 fn usage(error: &clap::Error) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            u8::from(out::out(&error.render().to_string()).is_err())
+            let text = flags::without_switch_words(&error.render().to_string());
+            u8::from(out::out(&text).is_err())
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             out::err(&error.render().to_string());
             1
         }
         _ => {
-            let text = error.render().to_string();
+            let text = flags::without_switch_words(&error.render().to_string());
             // The cause may go on over lines, up to the empty one: which arguments are missing.
             let lines: Vec<&str> = text.lines().take_while(|l| !l.is_empty()).map(str::trim).collect();
             let joined = lines.join(" ");
@@ -189,6 +190,7 @@ fn usage(error: &clap::Error) -> u8 {
             match error.kind() {
                 ErrorKind::InvalidSubcommand
                 | ErrorKind::MissingRequiredArgument
+                | ErrorKind::WrongNumberOfValues
                 | ErrorKind::TooManyValues => 1,
                 ErrorKind::UnknownArgument if !is_flag() => 1,
                 _ => 125,

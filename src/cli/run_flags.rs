@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::flags::switch;
 use super::{
     env_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags,
     retry, secret, security_flags, user_flags,
@@ -99,8 +100,7 @@ pub(super) fn flags(command: Command) -> Command {
         if *short == '\0' { arg } else { arg.short(*short) }
     };
     let switch = |(long, short, help): &(&'static str, char, &'static str)| {
-        let arg = Arg::new(*long).long(*long).help(*help).action(ArgAction::SetTrue);
-        if *short == '\0' { arg } else { arg.short(*short) }
+        switch(long, Some(*short).filter(|short| *short != '\0'), help)
     };
     let common = log_flags::add(life_flags::add(registry_flags::add(command)));
     let common = retry::add(job_flags::add_common(health_flags::add(common)));
@@ -111,18 +111,6 @@ pub(super) fn flags(command: Command) -> Command {
         .args(MANY.iter().chain(mount_flags::MANY).map(|f| value(f).action(ArgAction::Append)))
         .args(SWITCHES.iter().map(switch))
         .mut_arg("network", |a| a.visible_alias("net"))
-        .mut_arg("init", |a| {
-            // So that config.toml can be overruled.
-            a.action(ArgAction::Set)
-                .num_args(0..=1)
-                .require_equals(true)
-                .value_parser(clap::value_parser!(bool))
-                .default_missing_value("true")
-                .default_value("false")
-                .hide_default_value(true)
-                .hide_possible_values(true)
-                .overrides_with("init")
-        })
 }
 
 /// One value of a flag.
