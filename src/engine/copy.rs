@@ -68,6 +68,9 @@ pub fn to_host(
             options,
         )?;
         let place = find_place(&Side::Host, &Typed::read(to, &cwd), &from)?;
+        if matches!(kind_of(&from.fd)?, FileType::CharacterDevice | FileType::BlockDevice) {
+            return Err(anyhow!("it is a device")).hint("an archive may hold it: give - as the destination");
+        }
         let kept = options.archive && files.ids == Ids::Root;
         let ownership = if kept { Ownership::Kept } else { Ownership::Caller };
         let target = Target::new(place.dir, &files.ids, ownership, None);

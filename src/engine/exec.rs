@@ -3,18 +3,20 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::attach::{Ended, Signals, Stay, follow_process};
 use super::detach_keys::DetachKeys;
 use super::start::terminal_size;
-use super::{Engine, stop};
+use super::{Engine, reap, stop};
+use crate::error::ExitWith;
 use crate::fs;
 use crate::host::Ids;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::runtime::exec::{self, Entering, Request, null_stdio};
 use crate::runtime::rootfs::Root;
 use crate::spec::capabilities;
+use crate::store::container::{ContainerDir, State};
 use crate::store::journal::{self, Event};
 use crate::store::person::Person;
 use crate::supervisor::{self, apply_user, become_person, extra_groups, keep_groups};
@@ -48,8 +50,26 @@ pub struct ExecOptions {
 pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended> {
     let about = || format!("cannot exec in {wanted}");
     let (dir, state) = engine.running(wanted).with_context(about)?;
+    let done = exec_in(engine, wanted, &dir, &state, options);
+    // Ended meanwhile, it makes each step fail in its own way, of which none tells why.
+    match done {
+        Err(error) if !error.is::<ExitWith>() && reap::is_ending(&state) => {
+            Err(anyhow!("container {wanted} is not running")).with_context(about)
+        }
+        done => done,
+    }
+}
+
+fn exec_in(
+    engine: &Engine,
+    wanted: &str,
+    dir: &ContainerDir,
+    state: &State,
+    options: ExecOptions,
+) -> Result<Ended> {
+    let about = || format!("cannot exec in {wanted}");
     let signals = if options.detach { None } else { Some(Signals::catch()?) };
-    let init = stop::open_init(engine, &state).with_context(about)?;
+    let init = stop::open_init(engine, state).with_context(about)?;
     let entering =
         exec::begin(&engine.host, &init, !options.detach, Some(stdio_of(&options)?)).with_context(about)?;
     let record = dir.record()?;

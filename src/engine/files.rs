@@ -70,21 +70,29 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
     }
 }
 
-/// `None` if it has just ended.
+/// `None` if it has just ended. By then no name space was joined: what does not run is looked at from another one.
 fn of_running(engine: &Engine, state: &State) -> Result<Option<Root>> {
     let Some(init) = container::open_process(state.init) else { return Ok(None) };
+    let root = match &state.chroot {
+        Some(_) => None,
+        // Open to whoever made its user name space.
+        None => match Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid))) {
+            Err(_) if reap::is_ending(state) => return Ok(None),
+            root => Some(root.context("cannot open the container's root")?),
+        },
+    };
+    // The number may have become another process's since.
+    if reap::is_ending(state) {
+        return Ok(None);
+    }
     match userns::join(&engine.host, &init) {
         Err(error) if is_gone(&error) => return Ok(None),
         joined => joined?,
     }
-    let root = match &state.chroot {
-        Some(path) => Root::open_host(path)?,
-        None => Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid)))
-            .context("cannot open the container's root")?,
-    };
-    // The number may have become another process's since.
-    container::open_process(state.init).context("it has just ended")?;
-    Ok(Some(root))
+    match (&state.chroot, root) {
+        (Some(path), _) => Root::open_host(path).map(Some),
+        (None, root) => Ok(root),
+    }
 }
 
 /// A process that has ended, and is still to be waited for, has no name spaces any more.
