@@ -14,6 +14,7 @@ for_each_user!(
     files_are_rotated,
     rotated_while_followed,
     several_containers,
+    a_line_that_is_not_ended,
     details,
     following_goes_on_over_restarts,
     following_ends_with_its_reader,
@@ -101,6 +102,15 @@ fn several_containers(s: &Sandbox) {
     let mut follow = s.dhow(["logs", "-f", "--names", "one", "two"]).spawn_with(|_| ());
     assert_eq!(follow.code(), 0, "all have ended");
     s.dhow(["logs", "one", "nobody"]).output().complains("nobody").expect("an error", |o| o.code == 1);
+}
+
+fn a_line_that_is_not_ended(s: &Sandbox) {
+    s.detached(["--name", "one"], ["printf", "a"]);
+    s.detached(["--name", "two"], ["printf", "b"]);
+    s.dhow(["wait", "one", "two"]).ok();
+    let out = s.dhow(["logs", "--names", "one", "two"]).output().exits(0);
+    assert_eq!(out.stdout, b"one a\ntwo b", "the next one's begins a line of its own");
+    assert_eq!(s.dhow(["logs", "one"]).output().stdout, b"a", "of one alone, it is what was written");
 }
 
 fn details(s: &Sandbox) {

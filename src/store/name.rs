@@ -33,7 +33,7 @@ fn claim_locked(store: &Store, name: &str, id: &str) -> Result<()> {
     let taken = || -> Result<()> {
         let owner = owner_of(store, name)?.unwrap_or_default();
         Err(anyhow!("the name {name} is in use by container {}", &owner[..owner.len().min(12)]))
-            .hint(format!("remove it with dhow rm -f {name}, or choose another --name"))
+            .hint(format!("remove it with dhow rm -f {name}, or choose another name"))
     };
     if let Some(owner) = owner_of(store, name)? {
         // A rename that was cut short leaves a second name; with the lock held, none is under way.
