@@ -91,6 +91,7 @@ mod vm;
 mod attach;
 mod bad_days;
 mod boot;
+mod boot_vm;
 mod cgroup_v2;
 mod ci;
 mod commit;
