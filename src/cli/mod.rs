@@ -16,6 +16,7 @@ pub mod format;
 mod health_flags;
 mod healthcheck;
 mod held;
+mod id_files;
 mod image;
 mod image_copy;
 mod image_inspect;
