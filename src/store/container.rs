@@ -166,6 +166,9 @@ pub struct ContainerDir {
     pub path: PathBuf,
 }
 
+/// The directory with a mark for each volume that the container's supervisor has mounted (`supervisor::shared`).
+pub const SHARED: &str = "shared";
+
 impl ContainerDir {
     /// The directory of this id.
     pub fn of(store: &Store, id: &str) -> ContainerDir {
@@ -244,6 +247,7 @@ impl ContainerDir {
     /// Forgets the last run: its end must not be taken for the end of the next.
     pub fn clear_run(&self) -> Result<()> {
         fs::remove_file(&self.file("state.json"))?;
+        fs::remove_tree(&self.file(SHARED))?;
         fs::remove_file(&self.file("exit.json"))
     }
 

@@ -176,6 +176,13 @@ impl Guests {
         }
     }
 
+    /// The same with a descriptor.
+    pub fn hand(&mut self, n: usize, answer: &Control, fd: BorrowedFd<'_>) {
+        if let Some(guest) = self.guests.get_mut(n) {
+            guest.gone |= guest.socket.send(answer, Some(fd)).is_err();
+        }
+    }
+
     /// From now on this guest sees, and types, what it asks for.
     pub fn attach(&mut self, n: usize, attach: Attach) {
         if let Some(guest) = self.guests.get_mut(n) {

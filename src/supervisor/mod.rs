@@ -42,6 +42,7 @@ mod relay;
 mod requests;
 mod secrets;
 pub mod serve;
+mod shared;
 mod start;
 mod timers;
 mod visit;
@@ -111,6 +112,8 @@ pub enum Control {
     Attach(Attach),
     /// Guest: tell me when this run has ended.
     AwaitEnd,
+    /// Another supervisor: give me a clone of your mount of this volume.
+    Share(String),
     /// Guest: I am in this box; it stays as long as I do.
     Stay,
     /// Guest: run the health check now.

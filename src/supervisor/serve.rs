@@ -122,6 +122,7 @@ pub(super) fn store_of(path: &Path) -> Result<Store> {
 }
 
 fn note_failure(store: &Store, dir: &ContainerDir, record: &Record, error: &anyhow::Error) -> Result<()> {
+    super::shared::let_go(store, dir, record)?;
     if record.auto_remove {
         return dir.remove(store);
     }
@@ -365,6 +366,7 @@ impl Supervised {
         if !life.is_cgroup_left && !record.auto_remove {
             let _ = dir.forget_cgroup();
         }
+        super::shared::let_go(&store, &dir, &record)?;
         let noted =
             if record.auto_remove { dir.bury(&store).map(Some) } else { dir.write_exit(exit).map(|()| None) };
         journal::note_all(&store, &events);

@@ -85,6 +85,9 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     let mut spec = read_spec(dir)?;
     let ids = identity::inner_ids(store, &spec, record)?;
     let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
+    if begin.isolation == Isolation::Full {
+        super::shared::mount_volumes(&mut spec, store, dir, record)?;
+    }
     super::secrets::add(&mut spec, store, record)?;
     identity::resolve_user(&mut spec, store, record, (&root.0, ids), warn)?;
     if root.1 == "overlay-memory" && !record.auto_remove {
