@@ -50,6 +50,7 @@
 //! | `bad_days` `kill` `refusals` `self_exe` `hostile_images` | deaths, wrong input, attacks |
 //! | `pull` | pulling, by itself and by run |
 //! | `registry_bad_days` `registry_trust` `registry_deaths` | registries that fail and lie, pulls that die |
+//! | `digests` `digests_shipped` | images by sha384 and sha512 |
 //! | `push` `image_copy` `manifest` | push, copies without the store, lists for several platforms, remote inspect |
 //! | `registry_interop` | push and pull between dhow, docker, podman, skopeo and docker-registry |
 //! | `registry_conformance` | the duties of a registry's client, and which test shows which |
@@ -100,6 +101,8 @@ mod cp;
 mod cp_hostile;
 mod cron;
 mod debian;
+mod digests;
+mod digests_shipped;
 mod events;
 mod exec;
 mod harness_works;

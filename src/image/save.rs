@@ -32,6 +32,9 @@ use super::docker_archive::Entry;
 use super::manifest;
 use super::manifest::LayerEntry;
 
+/// What a header of a tar can hold of a name.
+const NAME_LIMIT: usize = 100;
+
 /// The form of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -288,15 +291,27 @@ pub(super) fn member(
 /// A member's header.
 pub(super) fn header(out: &mut dyn Write, name: &str, size: u64) -> Result<()> {
     let about = || format!("cannot write {name}");
-    let mut header = tar::Header::new_gnu();
-    header.set_path(name).with_context(about)?;
+    if name.len() > NAME_LIMIT {
+        // A member before it has the name: GNU tar's way, which every reader knows.
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::GNULongName);
+        member_of(out, link, "././@LongLink", name.len() as u64 + 1).with_context(about)?;
+        let mut content = name.as_bytes().to_vec();
+        content.resize((name.len() + 1).next_multiple_of(512), 0);
+        out.write_all(&content).with_context(about)?;
+    }
+    member_of(out, tar::Header::new_gnu(), &name[..name.len().min(NAME_LIMIT)], size).with_context(about)
+}
+
+fn member_of(out: &mut dyn Write, mut header: tar::Header, name: &str, size: u64) -> Result<()> {
+    header.set_path(name)?;
     header.set_size(size);
     header.set_mode(0o644);
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);
     header.set_cksum();
-    out.write_all(header.as_bytes()).with_context(about)
+    Ok(out.write_all(header.as_bytes())?)
 }
 
 /// Writes a file that appears once it is whole; what is not a regular file is written to as it is.

@@ -121,7 +121,9 @@ impl FromStr for Reference {
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
         let is_hub_short = registry == "docker.io" && !path.contains('/');
         let repository = if is_hub_short { format!("library/{path}") } else { path.to_owned() };
-        if repository.len() > 255 || !repository.split('/').all(is_component) {
+        // What is no domain counts as part of the path.
+        let n_before = if is_domain(registry) { 0 } else { registry.len() + 1 };
+        if n_before + repository.len() > 255 || !repository.split('/').all(is_component) {
             return Err(bad(
                 "a repository name is made of lower-case letters, digits and single '.', '_', '-' between them",
             ));
@@ -143,7 +145,13 @@ fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Whether the first component of a name can be a registry. Docker's grammar takes one that is no domain, `a_b.c`, for the
+/// first part of a path without a registry, which comes to the same.
 fn is_host(host: &str) -> bool {
+    is_domain(host) || is_component(host)
+}
+
+fn is_domain(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
         // As docker has it: whether it is an address is found out when it is connected to.
         Some((address, port)) if is_address(address) => ("v6", port),
@@ -161,8 +169,7 @@ fn is_host(host: &str) -> bool {
     };
     let port_ok = port.is_empty()
         || port.strip_prefix(':').is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
-    // Docker's grammar reads a host like `a_b.c` as the first part of a path without a registry, which comes to the same.
-    (name.split('.').all(label) || port.is_empty() && is_component(host)) && port_ok
+    name.split('.').all(label) && port_ok
 }
 
 /// What the grammar takes for an IPv6 address.
@@ -271,5 +278,7 @@ mod tests {
         check(&format!("a@sha256:{0}@sha256:{0}", &hex[..64]), "a digest is sha256:");
         check("a/B:-c@d", "lower case");
         check("a:1\n", "a tag is");
+        check(&format!("a_b.c/{}", "a/".repeat(125) + "a"), "repository name is");
+        assert!(format!("a-b.c/{}", "a/".repeat(127) + "a").parse::<Reference>().is_ok());
     }
 }

@@ -305,6 +305,32 @@ mod tests {
     }
 
     #[test]
+    fn blobs_of_any_algorithm_lie_beside_each_other() {
+        let scratch = Scratch::new(Ids::Root);
+        let store = &scratch.store;
+        let write = |algorithm: Algorithm, expected: &Digest| {
+            let mut writer = Writer::new(store, algorithm).unwrap();
+            writer.write_all(b"abc").unwrap();
+            writer.finish(store, Some(expected))
+        };
+        for algorithm in Algorithm::ALL {
+            let digest = algorithm.digest(b"abc");
+            assert!(write(algorithm, &algorithm.digest(b"abd")).is_err());
+            assert_eq!(write(algorithm, &digest).unwrap(), (digest.clone(), 3));
+            assert_eq!(read(store, &digest, 3).unwrap(), b"abc");
+            assert_eq!(verify(store, &digest).unwrap(), 3);
+            assert!(store.data.join(format!("blobs/{}/{}", algorithm.name(), digest.hex())).exists());
+        }
+        assert_eq!(list(store).unwrap(), Algorithm::ALL.map(|algorithm| algorithm.digest(b"abc")));
+        let digest = Algorithm::Sha512.digest(b"abc");
+        fs::write(&path(store, &digest), b"abx").unwrap();
+        assert!(read(store, &digest, 3).is_err() && verify(store, &digest).is_err());
+        remove(store, &digest).unwrap();
+        assert_eq!((list(store).unwrap().len(), exists(store, &digest).unwrap()), (2, false));
+        assert!(scratch.is_tidy());
+    }
+
+    #[test]
     fn sealed_blobs_are_published_together() {
         let scratch = Scratch::new(Ids::Root);
         let store = &scratch.store;
