@@ -109,6 +109,7 @@ mod harness_works;
 mod health;
 mod hostile_archives;
 mod hostile_images;
+mod id_ranges;
 mod identity;
 mod image_copy;
 mod image_verbs;

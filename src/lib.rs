@@ -39,6 +39,7 @@
 //! | `volumes/NAME/` | `store::volume` | a volume: its content in `_data/`, what was asked for in volume.json |
 //! | `mapped/HEX/` | `store::mapped` | an image's layers as one tree with other owners, for keep-id; made when first needed |
 //! | `secrets/` | `store::secret` | values, for the caller alone: stored ones, and the copies that containers have |
+//! | `ids.lock` | `engine::id_range` | held while ids are found for a container that has its own |
 //! | `turns.lock` | `store::turn` | a byte for each name: whose turn it is to decide what becomes of it |
 //! | `booted` | `engine::boot` | the boot id of the last `boot --once` |
 //! | `tmp/` | `store::draft` | what is being made; swept by whoever finds its lock free |

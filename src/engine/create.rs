@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
-use super::{Engine, devices, identity, mounts, name, overlap, reap, secret, zone};
+use super::{Engine, devices, id_range, identity, mounts, name, overlap, reap, secret, zone};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
@@ -127,6 +127,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         Settings::of(&wanted.log_config)?.check_machine()?;
     }
     let (inner, caller) = identity::plan(engine, &mut options)?;
+    id_range::check(store, &options, &source, wanted.person.is_some())?;
     let planned_mounts = mounts::plan(engine, &mut options, config.as_ref())?;
     let zone = options.time_zone.as_deref().map(|z| zone::look_up(store, &wanted.from, z)).transpose()?;
     let (zone_name, zone_data) = zone.map_or((None, None), |z| (Some(z.name), z.data));
@@ -185,6 +186,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         config: super::config::of(config.as_ref(), &options, args),
         log_config: wanted.log_config,
         inner,
+        ids: None,
         caller,
         volumes: planned_mounts.volumes.clone(),
         mounted_layers: planned_mounts.layers.clone(),
@@ -249,6 +251,7 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
     let held_off = gc::hold_off(store)?;
     check_layers(store, &mut record)?;
     let no_removals = if record.volumes.is_empty() { None } else { Some(volume::hold_off(store)?) };
+    let claimed = id_range::claim(store, &mut record, &options)?;
     let kept_secrets = match &secrets[..] {
         [] => None,
         all => Some(crate::store::secret::keep(store, &record.id, all)?),
@@ -261,7 +264,7 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
         None => create_unnamed(engine, &mut record, &files)?,
     };
     kept_secrets.into_iter().for_each(crate::store::secret::Kept::stay);
-    drop((held_off, pins));
+    drop((held_off, pins, claimed));
     // The record is there first: whoever removes volumes sees that these are in use, and whoever finds us killed finds
     // whose they are.
     let made =

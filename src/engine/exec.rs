@@ -13,6 +13,7 @@ use crate::error::ExitWith;
 use crate::fs;
 use crate::host::Ids;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
+use crate::runtime::Outside;
 use crate::runtime::exec::{self, Entering, Request, null_stdio};
 use crate::runtime::rootfs::Root;
 use crate::spec::capabilities;
@@ -118,6 +119,9 @@ fn exec_in(
     if is_inner && is_single {
         keep_groups(&mut process);
     }
+    let user = (process.user().uid(), process.user().gid());
+    let outside =
+        record.ids.as_ref().map(|ids| Outside { root: ids.outside((0, 0)), user: ids.outside(user) });
     let linux = spec.linux().clone().unwrap_or_default();
     let namespaces = linux.namespaces().clone().unwrap_or_default();
     let request = Request {
@@ -129,6 +133,7 @@ fn exec_in(
         emulate: !is_inner && is_single,
         chroot: state.chroot.clone(),
         is_inner,
+        outside,
         limit: None,
     };
     let line = options.command.join(" ");

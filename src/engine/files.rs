@@ -15,7 +15,7 @@ use crate::host::Ids;
 use crate::oci::runtime::{Mount, Spec};
 use crate::runtime::mount::{self, Options};
 use crate::runtime::rootfs::Root;
-use crate::store::container::{self, ContainerDir, Record, State, Status};
+use crate::store::container::{self, ContainerDir, ProcessId, Record, State, Status};
 use crate::store::mapped::Moves;
 use crate::store::rootfs;
 use crate::supervisor::moves_of;
@@ -49,14 +49,15 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
     loop {
         match reap::decided(&engine.store, &dir)? {
             Status::Running(state) | Status::Paused(state) => {
-                if let Some(root) = of_running(engine, &state)? {
+                if let Some(root) = of_running(engine, &record, &state)? {
                     let ids = crate::host::current_ids()?;
+                    let moves = outside_moves(engine, &dir, &record)?;
                     return Ok(Files {
                         root,
                         dir,
                         record,
                         ids,
-                        moves: None,
+                        moves,
                         is_fleeting: false,
                         _held: Vec::new(),
                     });
@@ -71,8 +72,8 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
 }
 
 /// `None` if it has just ended. By then no name space was joined: what does not run is looked at from another one.
-fn of_running(engine: &Engine, state: &State) -> Result<Option<Root>> {
-    let Some(init) = container::open_process(state.init) else { return Ok(None) };
+fn of_running(engine: &Engine, record: &Record, state: &State) -> Result<Option<Root>> {
+    let Some(process) = container::open_process(seen_from(record, state)) else { return Ok(None) };
     let root = match &state.chroot {
         Some(_) => None,
         // Open to whoever made its user name space.
@@ -85,7 +86,7 @@ fn of_running(engine: &Engine, state: &State) -> Result<Option<Root>> {
     if reap::is_ending(state) {
         return Ok(None);
     }
-    match userns::join(&engine.host, &init) {
+    match userns::join(&engine.host, &process) {
         Err(error) if is_gone(&error) => return Ok(None),
         joined => joined?,
     }
@@ -93,6 +94,17 @@ fn of_running(engine: &Engine, state: &State) -> Result<Option<Root>> {
         (Some(path), _) => Root::open_host(path).map(Some),
         (None, root) => Ok(root),
     }
+}
+
+/// The process in whose user name space a running container's files are looked at: its own, where the caller is who they
+/// are; in one of the container alone they are nobody, and cannot do anything.
+pub(super) fn seen_from(record: &Record, state: &State) -> ProcessId {
+    if record.ids.is_some() { state.supervisor } else { state.init }
+}
+
+/// Which owners are others there than they are inside.
+pub(super) fn outside_moves(engine: &Engine, dir: &ContainerDir, record: &Record) -> Result<Option<Moves>> {
+    if record.ids.is_some() { moves_of(&engine.store, dir, record) } else { Ok(None) }
 }
 
 /// A process that has ended, and is still to be waited for, has no name spaces any more.
@@ -115,7 +127,7 @@ fn of_stopped(engine: &mut Engine, dir: ContainerDir, record: Record) -> Result<
     let alone = fs::open_or_create(&dir.file("files.lock"), 0o600)?;
     lock::acquire(&alone, Kind::Exclusive).context("cannot lock the container's files")?;
     let moves = moves_of(&engine.store, &dir, &record)?;
-    let (root, driver) = assemble(engine, &dir, &record, moves)?;
+    let (root, driver) = assemble(engine, &dir, &record, moves.clone())?;
     let ids = engine.store.ids.clone();
     let is_fleeting = driver == "overlay-memory";
     Ok(Files { root, dir, record, ids, moves, is_fleeting, _held: vec![shared, alone] })

@@ -12,8 +12,8 @@ use crate::store::container::Caller;
 /// What the record is to say of it. Themselves inside is also whom the container runs as, if nobody else was named.
 pub fn plan(engine: &Engine, options: &mut Options) -> Result<(Option<InnerIds>, Option<Caller>)> {
     let host = &engine.host;
-    let inner = match options.userns {
-        Userns::Host => None,
+    let inner = match options.userns.clone() {
+        Userns::Host | Userns::Auto { .. } | Userns::Mapped(_) => None,
         Userns::KeepId { uid, gid } if host.is_rootless() => {
             let ids = InnerIds { uid: uid.or(Some(host.uid)), gid: gid.or(Some(host.gid)) };
             let text = |id: Option<u32>| id.unwrap_or(0);

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::inspect_mounts;
+use crate::host::IdMapping;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::spec::options::{Network, Options, Seccomp, Userns};
 use crate::spec::resources::default_swap;
@@ -11,7 +12,7 @@ use crate::store::container::Record;
 
 /// From the options, the record and the bundle.
 pub(super) fn host_config(options: &Options, record: &Record, spec: &Spec) -> Value {
-    let groups = [asked(options, record, spec), resources(options), mounts(options, spec)];
+    let groups = [asked(options, record, spec), resources(options, record), mounts(options, spec)];
     Value::Object(groups.into_iter().flat_map(fields).collect())
 }
 
@@ -60,7 +61,7 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
         "ReadonlyRootfs": options.read_only,
         "SecurityOpt": or_null(&security(options)),
         "UTSMode": if own(LinuxNamespaceType::Uts) { "" } else { "host" },
-        "UsernsMode": userns(options.userns),
+        "UsernsMode": userns(&options.userns),
         "ShmSize": options.shm_size.unwrap_or(64 << 20),
         "Runtime": "dhow",
         "Isolation": "",
@@ -72,7 +73,7 @@ fn log_config(record: &Record) -> Value {
     json!({ "Type": driver, "Config": record.log_config.options })
 }
 
-fn resources(options: &Options) -> Value {
+fn resources(options: &Options, record: &Record) -> Value {
     let limits = &options.limits;
     let devices: Vec<Value> = options
         .devices
@@ -117,6 +118,13 @@ fn resources(options: &Options) -> Value {
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
     });
+    if let Some(ids) = &record.ids {
+        // Podman's words.
+        let lines = |all: &[IdMapping]| {
+            all.iter().map(|l| format!("{}:{}:{}", l.inside, l.outside, l.count)).collect::<Vec<_>>()
+        };
+        shown["IDMappings"] = json!({ "UidMap": lines(&ids.uids), "GidMap": lines(&ids.gids) });
+    }
     if options.init {
         shown["Init"] = true.into();
     }
@@ -160,13 +168,24 @@ fn capabilities(names: &[String]) -> Value {
 }
 
 /// As it is asked for; docker's empty text where it is not.
-fn userns(userns: Userns) -> String {
+fn userns(userns: &Userns) -> String {
+    let map = |lines: &[IdMapping], key: &str| {
+        let line = |l: &IdMapping| format!("{key}={}:{}:{}", l.inside, l.outside, l.count);
+        lines.iter().map(line).collect::<Vec<_>>()
+    };
     match userns {
+        Userns::Mapped(_) => "private".to_owned(),
+        Userns::Auto { size, uids, gids } => {
+            let size = size.iter().map(|n| format!("size={n}"));
+            let all = size.chain(map(uids, "uidmapping")).chain(map(gids, "gidmapping"));
+            let words: Vec<String> = all.collect();
+            if words.is_empty() { "auto".to_owned() } else { format!("auto:{}", words.join(",")) }
+        }
         Userns::Host => String::new(),
         Userns::NoMap => "nomap".to_owned(),
         Userns::KeepId { uid, gid } => {
             let word = |name: &str, id: Option<u32>| id.map(|id| format!("{name}={id}"));
-            let words: Vec<String> = word("uid", uid).into_iter().chain(word("gid", gid)).collect();
+            let words: Vec<String> = word("uid", *uid).into_iter().chain(word("gid", *gid)).collect();
             if words.is_empty() { "keep-id".to_owned() } else { format!("keep-id:{}", words.join(",")) }
         }
     }
@@ -218,8 +237,8 @@ mod tests {
         };
         assert_eq!(security(&options), ["no-new-privileges", "seccomp=p.json", "systempaths=unconfined"]);
         assert!(security(&Options::default()).is_empty());
-        assert_eq!(userns(Userns::Host), "");
-        assert_eq!(userns(Userns::KeepId { uid: None, gid: None }), "keep-id");
-        assert_eq!(userns(Userns::KeepId { uid: Some(1), gid: Some(2) }), "keep-id:uid=1,gid=2");
+        assert_eq!(userns(&Userns::Host), "");
+        assert_eq!(userns(&Userns::KeepId { uid: None, gid: None }), "keep-id");
+        assert_eq!(userns(&Userns::KeepId { uid: Some(1), gid: Some(2) }), "keep-id:uid=1,gid=2");
     }
 }

@@ -28,7 +28,7 @@ use super::process::{self, Program};
 use super::rootfs::Root;
 use super::sealed::Executable;
 use super::sync::{self, Message, Socket};
-use super::{Stdio, apparmor, cgroup, seccomp, tend, terminal};
+use super::{Outside, Stdio, apparmor, cgroup, seccomp, tend, terminal};
 use crate::error::ResultExt;
 use crate::host::Host;
 use crate::oci::runtime::{LinuxSeccomp, Process};
@@ -54,6 +54,9 @@ pub struct Request {
     pub chroot: Option<PathBuf>,
     /// It joins the container's inner user name space.
     pub is_inner: bool,
+    /// Whose its terminal is to be, where that is not ours.
+    #[serde(default)]
+    pub outside: Option<Outside>,
     /// It and all that it starts is ended after so long.
     #[serde(default)]
     pub limit: Option<Duration>,
@@ -234,6 +237,7 @@ fn set_up(target: &OwnedFd, request: &Request, socket: &Socket) -> Result<Progra
     if let Some((rows, columns)) = request.terminal {
         let root = Root::open_host(&PathBuf::from("/"))?;
         let terminal = terminal::open(&root, rows, columns)?;
+        terminal.belongs_to(request.outside)?;
         socket.send(&Message::Console, Some(terminal.master.as_fd()))?;
         terminal::make_controlling(&terminal.slave)?;
         process::set_stdio([terminal.slave.as_fd(); 3])?;

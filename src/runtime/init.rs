@@ -12,8 +12,8 @@ use super::process::{self, Program};
 use super::rootfs::Root;
 use super::sync::{Message, Socket};
 use super::{
-    Bundle, CreateOptions, Isolation, Rootfs, Stdio, apparmor, cgroup, dev, idmap, mask, mount, seccomp,
-    terminal,
+    Bundle, CreateOptions, Isolation, Outside, Rootfs, Stdio, apparmor, cgroup, dev, idmap, mask, mount,
+    seccomp, terminal,
 };
 use crate::error::ResultExt;
 use crate::fs;
@@ -121,9 +121,10 @@ fn build(
     };
     if let Some(terminal) = &terminal {
         dev::console(&root, &terminal.slave)?;
+        terminal.belongs_to(options.outside)?;
     }
     if let Some(process) = spec.process() {
-        make_cwd(&root, process)?;
+        make_cwd(&root, process, options.outside)?;
     }
     enter_root(&root)?;
     protect_paths(linux, spec)?;
@@ -276,11 +277,17 @@ fn set_sysctls(linux: &Linux) -> Result<()> {
 }
 
 /// Docker makes the working directory where it is missing.
-pub(super) fn make_cwd(root: &Root, process: &Process) -> Result<()> {
+pub(super) fn make_cwd(root: &Root, process: &Process, outside: Option<Outside>) -> Result<()> {
     if process.cwd() == Path::new("/") || root.locate(process.cwd()).is_ok() {
         return Ok(());
     }
-    root.create_dir_all(process.cwd(), Mode::from_raw_mode(0o755)).map(drop)
+    let dir = root.create_dir_all(process.cwd(), Mode::from_raw_mode(0o755))?;
+    if let Some(Outside { root: (uid, gid), .. }) = outside {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::chownat(&dir, c"", Some(uid), Some(gid), rustix::fs::AtFlags::EMPTY_PATH)
+            .context("cannot give the working directory to the container")?;
+    }
+    Ok(())
 }
 
 /// pivot_root(2) onto the container's root and away with the old one.

@@ -80,6 +80,15 @@ pub enum Isolation {
     Chroot,
 }
 
+/// Ids around a container's inner user name space, of user and group.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub struct Outside {
+    /// Those of its root.
+    pub root: (u32, u32),
+    /// Those of its program's user.
+    pub user: (u32, u32),
+}
+
 /// What creating needs besides bundle and streams.
 #[derive(Debug, Default)]
 pub struct CreateOptions {
@@ -96,5 +105,7 @@ pub struct CreateOptions {
     /// How far it is kept apart.
     pub isolation: Isolation,
     /// Its program lives in an inner user name space, with these ids.
-    pub inner: Option<crate::host::InnerIds>,
+    pub inner: Option<inner::Inner>,
+    /// Whose what is made in it is to be, where that is not ours.
+    pub outside: Option<Outside>,
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use super::mount::{Mount, Origin, Recursive};
+use crate::host::{IdMapping, OwnIds};
 
 /// Everything that `run` and `create` can ask for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -162,7 +163,7 @@ pub struct Limits {
 }
 
 /// Who a caller who is not root is inside.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub enum Userns {
     /// Root.
     #[default]
@@ -176,6 +177,17 @@ pub enum Userns {
     },
     /// Nobody.
     NoMap,
+    /// Nobody, in a range of ids that no other container has.
+    Auto {
+        /// How many ids.
+        size: Option<u32>,
+        /// Users that are to be who they are told to be.
+        uids: Vec<IdMapping>,
+        /// Groups likewise.
+        gids: Vec<IdMapping>,
+    },
+    /// Who these maps say.
+    Mapped(OwnIds),
 }
 
 /// What becomes of an image's volumes on which nothing is mounted.

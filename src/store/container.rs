@@ -38,7 +38,7 @@ pub use super::restart::Restart;
 pub use super::status::{Exit, ProcessId, State, Status, open_process, start_time};
 use crate::error::{NotFound, ResultExt};
 use crate::fs;
-use crate::host::InnerIds;
+use crate::host::{InnerIds, OwnIds};
 use crate::oci::DiffId;
 use crate::sys::lock::{self, Kind};
 
@@ -96,6 +96,9 @@ pub struct Record {
     /// The caller is themselves in it, or nobody, and not root: an inner user name space with these ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner: Option<InnerIds>,
+    /// It has these ids, and a user name space of its own with them, which no other container shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<OwnIds>,
     /// Whom it was made for, as far as something in it is to be theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<Caller>,

@@ -205,6 +205,7 @@ fn request(order: &Order) -> Result<Request> {
         emulate: !is_inner && is_single,
         chroot: state.chroot,
         is_inner,
+        outside: None,
         limit: Some(order.limit),
     })
 }

@@ -43,6 +43,7 @@ mod requests;
 mod secrets;
 pub mod serve;
 mod shared;
+mod shift;
 mod start;
 mod timers;
 mod visit;
@@ -58,7 +59,7 @@ use serde::{Deserialize, Serialize};
 
 pub use emulation::hand_over as hand_over_listener;
 pub use guests::{ERR, OUT, TYPED};
-pub use identity::{KEEP_GROUPS, apply_user, extra_groups, keep_groups, moves_of};
+pub use identity::{KEEP_GROUPS, apply_user, extra_groups, keep_groups, moves_of, users_of_image};
 pub use person::{become_person, runtime_dir};
 pub use secrets::variables as secret_variables;
 pub use start::read_spec;

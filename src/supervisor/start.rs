@@ -14,10 +14,12 @@ use super::gate::Gate;
 use super::identity;
 use super::log::{Stream, Writer};
 use super::relay::{Input, Relay, set_nonblocking};
+use super::shift;
 use crate::fs;
-use crate::host::{self, Ids, InnerIds};
+use crate::host::{self, Ids};
 use crate::oci::runtime::{Mount, Spec};
 use crate::runtime::cgroup::{self, Cgroup};
+use crate::runtime::inner::Inner;
 use crate::runtime::{Bundle, CreateOptions, Init, Isolation, Rootfs, Stdio, create, sealed};
 use crate::store::Store;
 use crate::store::container::{ContainerDir, ProcessId, Record, State, start_time};
@@ -83,13 +85,14 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
         health::forget(dir);
     }
     let mut spec = read_spec(dir)?;
-    let ids = identity::inner_ids(store, &spec, record)?;
-    let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
+    let inner = identity::inner(store, &spec, record)?;
+    shift::owners(&mut spec, (store, dir), record, begin)?;
+    let root = rootfs::prepare(store, dir, record, identity::moves(store, record, inner.as_ref())?)?;
     if begin.isolation == Isolation::Full {
         super::shared::mount_volumes(&mut spec, store, dir, record)?;
     }
     super::secrets::add(&mut spec, store, record)?;
-    identity::resolve_user(&mut spec, store, record, (&root.0, ids), warn)?;
+    identity::resolve_user(&mut spec, store, record, (&root.0, inner.as_ref()), warn)?;
     if root.1 == "overlay-memory" && !record.auto_remove {
         warn(
             "its changes are in memory, and end with this run: the disk of the store takes no overlay".into(),
@@ -97,7 +100,7 @@ pub fn start(starting: Starting<'_>, warn: &mut dyn FnMut(String)) -> Result<Run
     }
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
-    let started = run(starting, &spec, (root, ids), cgroup.as_ref());
+    let started = run(starting, &spec, (root, inner), cgroup.as_ref());
     let (init, pid, streams, emulation, gate) = match started {
         Ok(parts) => parts,
         Err(error) => {
@@ -130,10 +133,12 @@ type Parts = (Init, i32, Streams, Option<Emulation>, Option<Gate>);
 fn run(
     starting: Starting<'_>,
     spec: &Spec,
-    ((root, driver), inner): ((rootfs::Root, &str), Option<InnerIds>),
+    ((root, driver), inner): ((rootfs::Root, &str), Option<Inner>),
     cgroup: Option<&Cgroup>,
 ) -> Result<Parts> {
     let Starting { store, dir, record, begin, data, restarts } = starting;
+    let outside = shift::outside(record, spec);
+    let is_inner = inner.is_some() && record.person.is_none();
     let (stdio, mut streams) = make_stdio(dir, record, begin, spec)?;
     let emulate = store.ids == Ids::Single;
     let v2 = cgroup.map(Cgroup::v2_dir).transpose()?.flatten();
@@ -150,6 +155,7 @@ fn run(
         emulate: emulate && inner.is_none(),
         isolation: begin.isolation,
         inner,
+        outside,
     };
     let chroot = chroot_of(&root, begin);
     let rootfs = match root {
@@ -171,7 +177,6 @@ fn run(
         streams.relays.extend(terminal_relays(master, data)?);
     }
     // Before the program runs: if this cannot be written, nothing has happened yet.
-    let is_inner = inner.is_some() && record.person.is_none();
     let pid = write_state(dir, &init, (driver, chroot, is_inner), cgroup, restarts)?;
     init.start(|socket| serve_until_exec(socket, emulation.as_mut()))?;
     Ok((init, pid, streams, emulation, gate))
@@ -265,9 +270,14 @@ fn make_stdio(dir: &ContainerDir, record: &Record, begin: &Begin, spec: &Spec) -
         return Ok((Stdio::Terminal { rows, columns }, streams));
     }
     let user = spec.process().as_ref().map_or(0, |p| p.user().uid());
+    // Who has ids of their own can open none of the caller's pipes again: they get our own.
+    let (user, may_share) = match shift::outside(record, spec) {
+        Some(outside) => (outside.user.0, false),
+        None => (user, true),
+    };
     let stdin = make_stdin(record, begin, &mut streams)?;
-    let stdout = output(rustix::stdio::stdout(), begin, Stream::Out, user, &mut streams)?;
-    let stderr = output(rustix::stdio::stderr(), begin, Stream::Err, user, &mut streams)?;
+    let stdout = output(rustix::stdio::stdout(), begin, Stream::Out, (user, may_share), &mut streams)?;
+    let stderr = output(rustix::stdio::stderr(), begin, Stream::Err, (user, may_share), &mut streams)?;
     Ok((Stdio::Fds([stdin, stdout, stderr]), streams))
 }
 
@@ -295,7 +305,7 @@ fn output(
     own: BorrowedFd<'_>,
     begin: &Begin,
     stream: Stream,
-    user: u32,
+    (user, may_share): (u32, bool),
     streams: &mut Streams,
 ) -> Result<OwnedFd> {
     let clone = || own.try_clone_to_owned().context("cannot use our standard streams");
@@ -304,7 +314,7 @@ fn output(
             Stream::Out => begin.stdout,
             Stream::Err => begin.stderr,
         };
-    if is_shown && !begin.may_leave && streams.log.is_none() && !rustix::termios::isatty(own) {
+    if is_shown && may_share && !begin.may_leave && streams.log.is_none() && !rustix::termios::isatty(own) {
         streams.is_unheard = true;
         return clone();
     }
