@@ -186,7 +186,11 @@ fn files_for_ids(s: &Sandbox) {
     assert_eq!(std::fs::read_to_string(s.work.join("cid2")).unwrap(), id);
     assert_eq!(std::fs::read_to_string(s.work.join("pid")).unwrap(), s.inspect(&id, "{{.State.Pid}}"));
     let out = s.dhow(["run", "--rm", "--cidfile", "cid2", "busybox", "true"]).fails(125);
-    assert!(out.contains("cid2"), "{out}");
+    assert!(out.contains("cid2") && out.contains("may belong to a container"), "{out}");
+    let out = s.dhow(["run", "--rm", "--cidfile", "no/such/dir", "busybox", "true"]).fails(125);
+    assert!(!out.contains("may belong"), "{out}");
+    // As with docker, no name is no file.
+    s.dhow(["run", "--rm", "--cidfile", "", "--pidfile", "", "busybox", "true"]).ok();
 }
 
 fn the_image_goes_too(s: &Sandbox) {

@@ -177,6 +177,8 @@ fn what_is_refused(s: &Sandbox) {
             .complains("archive");
     }
     s.dhow(["cp", "f", "g"]).output().exits(1).complains("neither");
+    s.dhow(["cp", "running:/etc"]).output().exits(1).complains("<SOURCE> <DESTINATION>");
+    s.dhow(["cp", "running:/dev/null", "null"]).output().exits(1).complains("it is a device");
     s.dhow(["cp", "created:/etc", "ended:/etc"]).output().exits(1).complains("between containers");
     s.dhow(["cp", "nobody:/x", "y"]).output().exits(1).complains("no such container: nobody");
 }

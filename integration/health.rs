@@ -14,6 +14,9 @@ for_each_user!(
     output_is_bounded,
     a_check_that_cannot_be_run,
     run_by_hand,
+    secrets_are_known_to_it,
+    a_startup_check_goes_before,
+    a_startup_without_success_begins_again,
     on_failure_kill,
     on_failure_restart,
     on_failure_stop,
@@ -197,6 +200,52 @@ fn run_by_hand(s: &Sandbox) {
         .expect("an error", |o| o.code == 125);
 }
 
+fn secrets_are_known_to_it(s: &Sandbox) {
+    s.dhow(["secret", "create", "one", "-"]).stdin("hunter2").ok();
+    let check = "test -n \"$KEY\" && test \"$KEY\" = \"$(cat /run/secrets/one)\"";
+    let flags = ["--secret", "one,type=env,target=KEY", "--secret", "one", "--health-cmd", check];
+    start(s, &flags, "sleep 1000");
+    await_status(s, "healthy");
+    assert!(!s.dhow(["inspect", "c1"]).ok().contains("hunter2"));
+}
+
+fn a_startup_check_goes_before(s: &Sandbox) {
+    let flags = [
+        "--health-cmd",
+        "echo proper",
+        "--health-startup-cmd",
+        "echo early; test -e /up",
+        "--health-startup-interval",
+        "50ms",
+        "--health-startup-success",
+        "2",
+    ];
+    start(s, &[&flags[..], &["--health-interval", "1000s"]].concat(), "sleep 1000");
+    wait::until("five checks", || (health(s)["Log"].as_array()?.len() == 5).then_some(()));
+    let found = health(s);
+    assert_eq!((&found["Status"], &found["FailingStreak"]), (&"starting".into(), &0.into()));
+    assert!(found["Log"].as_array().unwrap().iter().all(|check| check["Output"] == "early\n"), "{found}");
+    s.dhow(["exec", "c1", "touch", "/up"]).ok();
+    // The check proper does not wait for its interval.
+    assert_eq!(s.dhow(["wait", "--condition", "healthy", "c1"]).ok(), "0");
+    let outputs: Vec<Value> =
+        health(s)["Log"].as_array().unwrap().iter().map(|l| l["Output"].clone()).collect();
+    assert_eq!(outputs.last().unwrap(), "proper\n");
+    let n_early = health(s)["Log"].as_array().unwrap().iter().filter(|l| l["ExitCode"] == 0).count();
+    assert_eq!(n_early, 3, "twice the first, once the other");
+    let config: Value =
+        serde_json::from_str(&s.inspect("c1", "{{json .Config.StartupHealthCheck}}")).unwrap();
+    assert_eq!((&config["Test"][1], &config["Successes"]), (&"echo early; test -e /up".into(), &2.into()));
+}
+
+fn a_startup_without_success_begins_again(s: &Sandbox) {
+    let flags = ["--health-cmd", "true", "--health-startup-cmd", "test $(wc -l < /runs) -gt 1"];
+    let more = ["--health-startup-interval", "50ms", "--health-startup-retries", "2", "--stop-timeout", "0"];
+    start(s, &[&flags[..], &more[..]].concat(), "echo x >> /runs; sleep 1000");
+    await_status(s, "healthy");
+    assert_eq!(s.dhow(["exec", "c1", "cat", "/runs"]).ok(), "x\nx");
+}
+
 fn on_failure_kill(s: &Sandbox) {
     start(s, &["--health-cmd", "false", "--health-on-failure", "kill"], "sleep 1000");
     assert_eq!(s.dhow(["wait", "c1"]).ok(), "137");
@@ -250,6 +299,9 @@ fn wrong_flags(s: &Sandbox) {
         (["--health-retries", "-1"], "--health-retries"),
         (["--health-on-failure", "cry"], "cry"),
         (["--no-healthcheck", "--health-cmd=x"], "conflicts"),
+        (["--health-startup-cmd", "x"], "no health check"),
+        (["--health-cmd=x", "--health-startup-success=1"], "no startup check"),
+        (["--health-startup-cmd=x", "--health-startup-retries=-1"], "--health-startup-retries"),
     ] {
         let out = s.dhow(["run", "-d"]).args(flags).args(["busybox", "true"]).output();
         out.complains(about).expect("an error", |o| o.code == 125);

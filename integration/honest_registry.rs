@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::hostile_registry::Request;
-use crate::image_made::{Blob, Image, OCI_MANIFEST, digest};
+use crate::image_made::{Blob, Image, OCI_MANIFEST, digest_by};
 
 /// What the registry holds.
 #[derive(Default)]
@@ -160,8 +160,9 @@ impl Content {
             "GET" | "HEAD" => standing(204, name, n, length),
             "PUT" => {
                 let bytes = self.uploads.remove(&n).unwrap_or_default();
-                let is = digest(&bytes);
-                if query("digest").is_none_or(|said| said != is) {
+                let said = query("digest").unwrap_or_default();
+                let is = digest_by(said.split(':').next().unwrap_or_default(), &bytes);
+                if said != is {
                     return Answer::error(400, "DIGEST_INVALID");
                 }
                 self.blobs.insert((name.to_owned(), is.clone()), bytes.into());
@@ -191,7 +192,13 @@ impl Content {
             return Answer::error(400, "MANIFEST_BLOB_UNKNOWN");
         }
         let media_type = request.header("content-type").unwrap_or(OCI_MANIFEST);
-        let manifest = Blob::new(body.to_vec(), media_type);
+        let mut manifest = Blob::new(body.to_vec(), media_type);
+        if let Some((algorithm, _)) = reference.split_once(':') {
+            manifest = manifest.by(algorithm);
+            if manifest.digest != reference {
+                return Answer::error(400, "DIGEST_INVALID");
+            }
+        }
         let answer = Answer::new(201, [])
             .header("Location", format!("/v2/{name}/manifests/{}", manifest.digest))
             .header("Docker-Content-Digest", &*manifest.digest);

@@ -35,7 +35,7 @@ impl Request {
 
     /// GET of a blob.
     pub fn is_blob(&self) -> bool {
-        self.method == "GET" && self.path.contains("/blobs/sha256:")
+        self.method == "GET" && self.path.contains("/blobs/sha")
     }
 
     /// GET of a manifest.

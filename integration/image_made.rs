@@ -48,8 +48,17 @@ pub struct Image {
 
 /// `sha256:HEX` of the bytes.
 pub fn digest(bytes: &[u8]) -> String {
-    let hash = sha2::Sha256::digest(bytes);
-    hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    digest_by("sha256", bytes)
+}
+
+/// `ALGORITHM:HEX` of the bytes.
+pub fn digest_by(algorithm: &str, bytes: &[u8]) -> String {
+    let hash = match algorithm {
+        "sha384" => sha2::Sha384::digest(bytes).to_vec(),
+        "sha512" => sha2::Sha512::digest(bytes).to_vec(),
+        _ => sha2::Sha256::digest(bytes).to_vec(),
+    };
+    hash.iter().fold(format!("{algorithm}:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Numbers that look random and are the same for the same seed (splitmix64).
@@ -85,6 +94,11 @@ impl Blob {
     pub fn new(bytes: impl Into<Arc<[u8]>>, media_type: &str) -> Blob {
         let bytes = bytes.into();
         Blob { digest: digest(&bytes), bytes, media_type: media_type.to_owned() }
+    }
+
+    /// The same by another digest.
+    pub fn by(&self, algorithm: &str) -> Blob {
+        Blob { digest: digest_by(algorithm, &self.bytes), ..self.clone() }
     }
 
     /// What a manifest says of it.
@@ -186,6 +200,17 @@ impl Image {
             Layer::random(packings[n % 3], &format!("file{n}"), seed, size)
         };
         Image::new(&(0..n_layers).map(layer).collect::<Vec<_>>())
+    }
+
+    /// The same image with everything but the diff ids by other digests.
+    pub fn by(&self, algorithm: &str) -> Image {
+        let config = self.config.by(algorithm);
+        let layers: Vec<Blob> = self.layers.iter().map(|layer| layer.by(algorithm)).collect();
+        let image = self.with_manifest(|m| {
+            m["config"] = config.descriptor();
+            m["layers"] = layers.iter().map(Blob::descriptor).collect();
+        });
+        Image { manifest: image.manifest.by(algorithm), config, layers }
     }
 
     /// The same image with another manifest: `edit` changes what it says.

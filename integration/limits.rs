@@ -12,6 +12,7 @@ for_root!(
     pids,
     cpus,
     values_reach_the_cgroup,
+    swap_as_docker_has_it,
     a_cgroup_of_its_own,
     cgroups_go_with_the_container,
     exec_counts_too,
@@ -115,6 +116,35 @@ fn values_reach_the_cgroup(s: &Sandbox) {
     let config: Value = serde_json::from_str(&s.inspect("c1", "{{json .HostConfig}}")).unwrap();
     assert_eq!([&config["Memory"], &config["PidsLimit"], &config["NanoCpus"]], [67_108_864, 99, 500_000_000]);
     assert_eq!(s.dhow(["exec", "c1", "nproc"]).ok(), "1");
+}
+
+/// (flags, memory and swap together as v1 has it, swap as v2 has it, as inspect has it)
+const SWAP: &[(&[&str], &str, &str, &str)] = &[
+    (&[], "134217728", "67108864", "134217728"),
+    (&["--memory-swap", "0"], "134217728", "67108864", "134217728"),
+    (&["--memory-swap", "64m"], "67108864", "0", "67108864"),
+    (&["--memory-swap", "100m"], "104857600", "37748736", "104857600"),
+    (&["--memory-swap", "-1"], "unlimited", "max", "-1"),
+];
+
+fn swap_as_docker_has_it(s: &Sandbox) {
+    needs!("cgroup");
+    for (n, (flags, v1, v2, shown)) in SWAP.iter().enumerate() {
+        let name = format!("swap{n}");
+        let flags = [&["--name", &name, "-m", "64m"], *flags].concat();
+        s.detached(&flags, ["sleep", "1000"]);
+        let value = value(s, &name, ("memory", "memory.memsw.limit_in_bytes"), "memory.swap.max");
+        // What v1 calls unlimited is a number of many digits.
+        let is_unlimited = *v1 == "unlimited" && value.len() > 16;
+        assert!(value == *v1 || value == *v2 || is_unlimited, "{flags:?}: {value}");
+        assert_eq!(s.inspect(&name, "{{.HostConfig.MemorySwap}}"), *shown, "{flags:?}");
+        s.dhow(["rm", "-f", &name]).ok();
+    }
+    s.detached(["--name", "grows", "-m", "32m"], ["sleep", "1000"]);
+    s.dhow(["update", "-m", "64m", "grows"]).ok();
+    let value = value(s, "grows", ("memory", "memory.memsw.limit_in_bytes"), "memory.swap.max");
+    assert!(value == "134217728" || value == "67108864", "{value}");
+    assert_eq!(s.inspect("grows", "{{.HostConfig.MemorySwap}}"), "134217728");
 }
 
 fn a_cgroup_of_its_own(s: &Sandbox) {

@@ -14,10 +14,12 @@ for_each_user!(
     files_are_rotated,
     rotated_while_followed,
     several_containers,
+    a_line_that_is_not_ended,
     details,
     following_goes_on_over_restarts,
     following_ends_with_its_reader,
     tail_and_follow,
+    files_are_compressed,
     none_says_so,
     syslog_by_udp,
     syslog_by_tcp,
@@ -46,6 +48,40 @@ fn files_are_rotated(s: &Sandbox) {
     );
 }
 
+fn files_are_compressed(s: &Sandbox) {
+    let compress = ["--log-opt", "max-size=20k", "--log-opt", "max-file=50", "--log-opt", "compress=true"];
+    let script = "seq 1 5000; read go </go; seq 5001 10000";
+    let fifo = s.work.join("go");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from_raw_mode(0o666)).unwrap();
+    let mount = format!("{}:/go", fifo.display());
+    let id = s.detached([&compress[..], &["--name", "c1", "-v", &mount]].concat(), ["sh", "-c", script]);
+    let follow = std::thread::scope(|scope| {
+        // From the first line on, over files that are plain, compressed, or become so meanwhile.
+        let follow = scope.spawn(|| s.dhow(["logs", "-f", "c1"]).ok());
+        std::fs::write(&fifo, "go\n").unwrap();
+        follow.join().unwrap()
+    });
+    let all: Vec<String> = (1..=10_000).map(|n| n.to_string()).collect();
+    assert!(follow.lines().eq(all.iter()), "{} lines", follow.lines().count());
+    s.dhow(["wait", "c1"]).ok();
+    let dir = s.store.join("containers").join(&id);
+    let names: Vec<String> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("log"))
+        .collect();
+    let (packed, plain): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| name.ends_with(".gz"));
+    assert!(packed.len() > 10 && plain.len() <= 2, "{names:?}");
+    let unpacked = std::process::Command::new("gzip").arg("-dc").arg(dir.join(packed[0])).output().unwrap();
+    assert!(unpacked.status.success() && unpacked.stdout.len() <= 20 << 10, "what others read, too");
+    assert!(s.dhow(["logs", "c1"]).ok().lines().eq(all.iter()));
+    assert_eq!(s.dhow(["logs", "-n", "9000", "c1"]).ok().lines().next(), Some("1001"));
+    s.sh(["--log-opt", "compress=true", "--log-opt", "max-file=1"], "true")
+        .output()
+        .exits(125)
+        .complains("compress");
+}
+
 fn rotated_while_followed(s: &Sandbox) {
     let flags = ["--name", "c1", "--log-opt", "max-size=20k", "--log-opt", "max-file=50"];
     // Few enough that no file is gone before it is read, however slow the reader is.
@@ -66,6 +102,15 @@ fn several_containers(s: &Sandbox) {
     let mut follow = s.dhow(["logs", "-f", "--names", "one", "two"]).spawn_with(|_| ());
     assert_eq!(follow.code(), 0, "all have ended");
     s.dhow(["logs", "one", "nobody"]).output().complains("nobody").expect("an error", |o| o.code == 1);
+}
+
+fn a_line_that_is_not_ended(s: &Sandbox) {
+    s.detached(["--name", "one"], ["printf", "a"]);
+    s.detached(["--name", "two"], ["printf", "b"]);
+    s.dhow(["wait", "one", "two"]).ok();
+    let out = s.dhow(["logs", "--names", "one", "two"]).output().exits(0);
+    assert_eq!(out.stdout, b"one a\ntwo b", "the next one's begins a line of its own");
+    assert_eq!(s.dhow(["logs", "one"]).output().stdout, b"a", "of one alone, it is what was written");
 }
 
 fn details(s: &Sandbox) {

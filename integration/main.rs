@@ -50,6 +50,7 @@
 //! | `bad_days` `kill` `refusals` `self_exe` `hostile_images` | deaths, wrong input, attacks |
 //! | `pull` | pulling, by itself and by run |
 //! | `registry_bad_days` `registry_trust` `registry_deaths` | registries that fail and lie, pulls that die |
+//! | `digests` `digests_shipped` | images by sha384 and sha512 |
 //! | `push` `image_copy` `manifest` | push, copies without the store, lists for several platforms, remote inspect |
 //! | `registry_interop` | push and pull between dhow, docker, podman, skopeo and docker-registry |
 //! | `registry_conformance` | the duties of a registry's client, and which test shows which |
@@ -91,6 +92,7 @@ mod vm;
 mod attach;
 mod bad_days;
 mod boot;
+mod boot_vm;
 mod cgroup_v2;
 mod ci;
 mod commit;
@@ -99,12 +101,15 @@ mod cp;
 mod cp_hostile;
 mod cron;
 mod debian;
+mod digests;
+mod digests_shipped;
 mod events;
 mod exec;
 mod harness_works;
 mod health;
 mod hostile_archives;
 mod hostile_images;
+mod id_ranges;
 mod identity;
 mod image_copy;
 mod image_verbs;
@@ -151,11 +156,13 @@ mod run_security;
 mod run_streams;
 mod run_terminal;
 mod secrets;
+mod security_options;
 mod self_exe;
 mod settings;
 mod setup;
 mod shared;
 mod shell;
+mod shell_together;
 mod static_binary;
 mod store_care;
 mod top;

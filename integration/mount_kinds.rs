@@ -12,6 +12,8 @@ for_each_user!(
     a_subpath_stays_inside,
     an_image_is_mounted,
     options_of_the_driver,
+    one_file_system_for_all_who_use_it,
+    many_use_it_first_at_once,
     inspect_shows_mounts,
     mistakes_are_told,
     layers_are_seen_as_one,
@@ -89,6 +91,68 @@ fn options_of_the_driver(s: &Sandbox) {
     );
     s.dhow(["volume", "create", "x", "-o", "nosuch=1"]).output().exits(1).complains("nosuch");
     s.dhow(["volume", "create", "x", "-d", "nosuch"]).output().exits(1).complains("nosuch");
+}
+
+fn one_file_system_for_all_who_use_it(s: &Sandbox) {
+    let memory = |name: &str| {
+        s.dhow(["volume", "create", name, "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m"]).ok();
+    };
+    memory("t");
+    memory("u");
+    s.detached(["--name", "a", "--stop-timeout", "0", "-v", "t:/t", "-v", "u:/u"], ["sleep", "1000"]);
+    s.dhow(["exec", "a", "sh", "-c", "echo a >/t/a; mkdir /t/d; echo d >/t/d/f"]).ok();
+    // In the other order, elsewhere, not to be written to, and only a part of it.
+    let dir = "type=volume,source=t,target=/part,volume-subpath=d";
+    s.detached(
+        ["--name", "b", "--stop-timeout", "0", "-v", "u:/u", "-v", "t:/b:ro", "--mount", dir],
+        ["sleep", "1000"],
+    );
+    assert_eq!(s.dhow(["exec", "b", "cat", "/b/a", "/part/f"]).ok(), "a\nd");
+    s.dhow(["exec", "b", "touch", "/b/x"]).output().exits(1).complains("Read-only");
+    s.dhow(["exec", "b", "sh", "-c", "echo u >/u/b"]).ok();
+    assert_eq!(s.dhow(["exec", "a", "cat", "/u/b"]).ok(), "u");
+    // It goes on with whoever is left, and from there to the next; killed is as good as stopped.
+    s.dhow(["stop", "a"]).ok();
+    assert_eq!(s.sh(["-v", "t:/t"], "cat /t/a; echo c >/t/c").ok(), "a");
+    s.dhow(["start", "a"]).ok();
+    assert_eq!(s.dhow(["exec", "a", "cat", "/t/c", "/u/b"]).ok(), "c\nu");
+    s.dhow(["kill", "b"]).ok();
+    s.dhow(["wait", "b"]).ok();
+    assert_eq!(s.dhow(["exec", "a", "cat", "/t/c"]).ok(), "c");
+    s.dhow(["restart", "a"]).ok();
+    // With the last it is gone.
+    s.dhow(["stop", "a"]).ok();
+    assert_eq!(s.sh(["-v", "t:/t"], "ls /t").ok(), "");
+    let data = s.dhow(["volume", "inspect", "--format", "{{.Mountpoint}}", "t"]).ok();
+    if !s.is_rootless() {
+        assert!(
+            fs::read_dir(data).unwrap().next().is_none(),
+            "nothing of it is on the disk, nor mounted there"
+        );
+    }
+    s.dhow(["rm", "a", "b"]).ok();
+    s.dhow(["volume", "rm", "t", "u"]).ok();
+    // One without a name, removed by its own supervisor.
+    let own = "type=volume,target=/t,volume-opt=type=tmpfs,volume-opt=device=tmpfs";
+    s.sh(["--mount", own], "echo 1 >/t/x").ok();
+    assert_eq!(s.dhow(["volume", "ls", "-q"]).ok(), "");
+}
+
+fn many_use_it_first_at_once(s: &Sandbox) {
+    s.dhow(["volume", "create", "t", "-o", "type=tmpfs", "-o", "device=tmpfs"]).ok();
+    s.dhow(["volume", "create", "u", "-o", "type=tmpfs", "-o", "device=tmpfs"]).ok();
+    let script =
+        "touch /t/$0 /u/$0; while test $(ls /t | wc -l) -lt 8 -o $(ls /u | wc -l) -lt 8; do sleep 0.02; done";
+    let mut all: Vec<_> = (0..8)
+        .map(|n| {
+            let volumes =
+                if n % 2 == 0 { ["-v", "t:/t", "-v", "u:/u"] } else { ["-v", "u:/u", "-v", "t:/t"] };
+            let run = s.dhow(["run", "--rm", "--timeout", "100"]).args(volumes);
+            run.args(["busybox", "sh", "-c", script, &n.to_string()]).spawn_with(|_| ())
+        })
+        .collect();
+    assert!(all.iter_mut().all(|run| run.code() == 0), "each sees what all others wrote");
+    s.dhow(["volume", "rm", "t", "u"]).ok();
 }
 
 fn inspect_shows_mounts(s: &Sandbox) {

@@ -16,6 +16,7 @@ for_each_user!(
     changes_in_memory,
     in_a_default_container,
     in_a_default_container_some_things_cannot_be_had,
+    health_checks_in_a_chroot,
 );
 for_root!(with_docker_profile_and_a_capability, limits);
 for_rootless!(in_an_ordinary_container);
@@ -155,6 +156,22 @@ fn in_a_default_container_some_things_cannot_be_had(s: &Sandbox) {
     ] {
         nested(s, &[], &format!("dhow run --rm {flags} inner true")).exits(125).complains(why);
     }
+}
+
+fn health_checks_in_a_chroot(s: &Sandbox) {
+    // Its files, its user and its secrets are the container's; a check that hangs is ended with all that it started.
+    let script = "printf hunter2 | dhow secret create key - >/dev/null; \
+        check='pwd; cat /etc/motd; id -u; test -e /well && test $KEY = hunter2'; \
+        dhow run -d --name c --secret key,type=env,target=KEY -w /tmp --health-interval 100ms --health-retries 2 \
+            --health-cmd \"$check\" inner sleep 1000 >/dev/null 2>&1; \
+        dhow wait --condition unhealthy c; dhow exec c touch /well; dhow wait --condition healthy c; \
+        dhow inspect c --format '{{(index .State.Health.Log 0).Output}}'; dhow healthcheck run c && echo well; dhow rm -f c; \
+        dhow run -d --name d --health-interval 100ms --health-timeout 200ms --health-retries 1 --health-on-failure kill \
+            --health-cmd '(sleep 7654 &); setsid sleep 7655' inner sleep 1000 >/dev/null 2>&1; \
+        dhow wait d; cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 765[45] ' || true; dhow rm d";
+    let out = nested(s, &[], script).exits(0);
+    assert_eq!(out.text(), "0\n0\n/tmp\nhello\n0\n\nwell\nc\n137\n0\nd", "{}", out.report());
+    s.assert_nothing_left();
 }
 
 fn two_deep(s: &Sandbox) {

@@ -83,7 +83,7 @@ fn rename_moves_the_name(s: &Sandbox) {
     assert_eq!(s.inspect("new", "{{.Id}} {{.Name}}"), format!("{id} /new"));
     s.dhow(["inspect", "old"]).fails(1);
     s.dhow(["rename", "new", "other"]).output().complains("in use").exits(1);
-    s.dhow(["rename", "new", "new"]).output().complains("in use").exits(1);
+    s.dhow(["rename", "new", "new"]).output().complains("called new already").exits(1);
     s.dhow(["rename", "new", "no/good"]).output().complains("no/good").exits(1);
     s.dhow(["rename", "nobody", "x"]).output().complains("nobody").exits(1);
     // The old name is free, and the new one goes with the container.

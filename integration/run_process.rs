@@ -219,7 +219,7 @@ fn stop_signal_is_recorded(s: &Sandbox) {
 
 fn init_reaps(s: &Sandbox) {
     // An orphan is adopted by pid 1, which must be dhow's init and must reap it.
-    let script = "sh -c 'sleep 0.01 & exec true'; n=0; while ps | grep -q '\\[sleep\\]' && [ $n -lt 100 ]; do \
+    let script = "sh -c 'sleep 0.01 & exec true'; n=0; while ps -o comm | grep -q '^sleep' && [ $n -lt 100 ]; do \
                   sleep 0.05; n=$((n+1)); done; ps -o pid,stat,args; echo me $$";
     let seen = s.sh(["--init"], script).ok();
     assert!(!seen.contains(" Z "), "{seen}");

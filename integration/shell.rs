@@ -23,6 +23,8 @@ for_each_user!(
     a_copy_of_this_machine,
     what_the_words_mean,
     what_is_refused,
+    its_ids_in_files,
+    made_anew,
     a_runtime_directory,
     a_shell_that_is_killed,
 );
@@ -310,4 +312,41 @@ fn a_shell_that_is_killed(s: &Sandbox) {
         (s.inspect("busybox", "{{.State.Status}}") == "exited").then_some(())
     });
     assert_eq!(sh(s, &["busybox"], "echo again"), "again");
+}
+
+fn its_ids_in_files(s: &Sandbox) {
+    let files = |n: u32| [s.work.join(format!("cid{n}")), s.work.join(format!("pid{n}"))];
+    let shell = |n: u32, script: &str| {
+        let [cid, pid] = files(n);
+        let cmd = s.dhow(["shell", "--cidfile"]).arg(&cid).arg("--pidfile").arg(&pid);
+        let mut run = cmd.args(["busybox", "--", "sh", "-c", script]).spawn_with(|_| ());
+        wait::until("its pid is told", || {
+            std::fs::read_to_string(&pid).is_ok_and(|text| !text.is_empty()).then_some(())
+        });
+        let seen = s.inspect("busybox", "{{.Id}} {{.State.Pid}}");
+        let told = [cid, pid].map(|file| std::fs::read_to_string(file).unwrap());
+        assert_eq!(told.join(" "), seen);
+        if n == 0 {
+            // To be joined, again with files.
+            return run;
+        }
+        std::fs::write(s.work.join("end"), "").unwrap();
+        assert_eq!(run.code(), 0);
+        run
+    };
+    let waiting = "while ! test -e end; do sleep 0.02; done";
+    let mut first = shell(0, waiting);
+    shell(1, waiting);
+    assert_eq!(first.code(), 0);
+    std::fs::remove_file(s.work.join("end")).unwrap();
+    shell(2, waiting);
+    let text = s.dhow(["shell", "--cidfile"]).arg(&files(0)[0]).args(["busybox", "--", "true"]).fails(125);
+    assert!(text.contains("cid0"), "{text}");
+}
+
+fn made_anew(s: &Sandbox) {
+    sh(s, &["--name", "dev", "busybox"], "touch ~/old");
+    assert_eq!(sh(s, &["--replace", "--name", "dev", "busybox"], "ls ~; touch ~/new"), "");
+    assert_eq!(sh(s, &["dev"], "ls ~"), "new");
+    assert!(s.dhow(["shell", "--replace", "busybox", "--", "true"]).fails(125).contains("--name"));
 }

@@ -4,12 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use crate::error::ResultExt;
 use crate::fs;
+use crate::sys::spawn::Holder;
 
 /// How ids inside containers relate to ids on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,68 @@ pub struct InnerIds {
     pub uid: Option<u32>,
     /// Group.
     pub gid: Option<u32>,
+}
+
+/// One line of a map of ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct IdMapping {
+    /// First id inside.
+    pub inside: u32,
+    /// The id that it is in the name space around.
+    pub outside: u32,
+    /// How many follow.
+    pub count: u32,
+}
+
+impl IdMapping {
+    /// As the kernel reads it (user_namespaces(7)).
+    pub fn text(lines: &[IdMapping]) -> String {
+        lines.iter().map(|line| format!("{} {} {}\n", line.inside, line.outside, line.count)).collect()
+    }
+
+    /// The id around that is `id` inside, if it is any.
+    pub fn outside_of(lines: &[IdMapping], id: u32) -> Option<u32> {
+        let of = |line: &IdMapping| {
+            let n = id.checked_sub(line.inside).filter(|n| *n < line.count)?;
+            line.outside.checked_add(n)
+        };
+        lines.iter().find_map(of)
+    }
+
+    /// The id inside that is `id` around, if it is any.
+    pub fn inside_of(lines: &[IdMapping], id: u32) -> Option<u32> {
+        let turned = |line: &IdMapping| IdMapping { inside: line.outside, outside: line.inside, ..*line };
+        let lines: Vec<IdMapping> = lines.iter().map(turned).collect();
+        IdMapping::outside_of(&lines, id)
+    }
+}
+
+/// The ids of a container that has a user name space of its own: only what is listed exists there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OwnIds {
+    /// Users.
+    pub uids: Vec<IdMapping>,
+    /// Groups.
+    pub gids: Vec<IdMapping>,
+}
+
+impl OwnIds {
+    /// The ids around of a user and a group inside; for one that does not exist, 0.
+    pub fn outside(&self, (uid, gid): (u32, u32)) -> (u32, u32) {
+        let of = |lines: &[IdMapping], id| IdMapping::outside_of(lines, id).unwrap_or(0);
+        (of(&self.uids, uid), of(&self.gids, gid))
+    }
+
+    /// A user name space that is nothing but these maps, for showing a mount with other owners.
+    pub fn name_space(&self) -> Result<OwnedFd> {
+        let holder = Holder::new(libc::CLONE_NEWUSER).context("cannot make a user name space")?;
+        let pid = visible_pid_of(holder.pidfd.as_fd())?.context("its holder ended")?;
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        for (file, lines) in [("uid_map", &self.uids), ("gid_map", &self.gids)] {
+            fs::write(&proc.join(file), IdMapping::text(lines).as_bytes())?;
+        }
+        Ok(fs::open(&proc.join("ns/user"))?.into())
+    }
 }
 
 /// Which id of the name space around (whose map is given, as in /proc/PID/uid_map) is root in the inner one, where the
@@ -82,6 +147,9 @@ pub struct Host {
     pub env: BTreeMap<OsString, OsString>,
     /// How ids are mapped.
     pub ids: Ids,
+    /// Nobody in any user name space of ours can write to the file that we run from, whatever way to it they get hold of:
+    /// it is root's, and root is not mapped there.
+    pub executable_is_out_of_reach: bool,
 }
 
 impl Host {
@@ -103,7 +171,8 @@ impl Host {
             .or_else(|| entry.as_ref().map(|f| PathBuf::from(f[5])));
         let data = data_dir(root, &env, uid, home.as_deref())?;
         let ids = if uid == 0 { current_ids()? } else { subordinate_ids(uid, user.as_deref())? };
-        Ok(Host { uid, gid, user, home, data, env, ids })
+        let executable_is_out_of_reach = uid != 0 && is_roots_alone(Path::new("/proc/self/exe"));
+        Ok(Host { uid, gid, user, home, data, env, ids, executable_is_out_of_reach })
     }
 
     /// A variable of the environment, if set and not empty.
@@ -159,6 +228,13 @@ fn data_dir(
     Ok(home.join(".local/share/dhow"))
 }
 
+/// Whether a file is root's, and nobody else may write to it. An access list cannot give more than the group's bits say
+/// (acl(5), the mask).
+fn is_roots_alone(path: &Path) -> bool {
+    let meta = fs::metadata(path).ok().flatten();
+    meta.is_some_and(|m| m.uid() == 0 && m.mode() & 0o022 == 0)
+}
+
 /// The ranges of /etc/subuid and /etc/subgid for this user, `Single` where there are none or no tool to use them.
 fn subordinate_ids(uid: u32, user: Option<&str>) -> Result<Ids> {
     let read = |path: &str| -> Result<Vec<IdRange>> {
@@ -169,6 +245,15 @@ fn subordinate_ids(uid: u32, user: Option<&str>) -> Result<Ids> {
         return Ok(Ids::Single);
     }
     Ok(Ids::Ranges { uids, gids })
+}
+
+/// The ranges of /etc/subuid and /etc/subgid for somebody else, by name.
+pub fn ranges_of(user: &str) -> Result<(Vec<IdRange>, Vec<IdRange>)> {
+    let read = |path: &str| -> Result<Vec<IdRange>> {
+        let text = fs::read_to_string_if_exists(Path::new(path))?.unwrap_or_default();
+        Ok(parse_ranges(&text, u32::MAX, Some(user)))
+    };
+    Ok((read("/etc/subuid")?, read("/etc/subgid")?))
 }
 
 /// Lines `name-or-uid:start:count` (subuid(5)) of this user; malformed lines are passed over, as newuidmap does.

@@ -26,7 +26,7 @@
 //! | path under DATA | owner | what |
 //! | --- | --- | --- |
 //! | `format` | `store::format` | which shape these files have: a number |
-//! | `blobs/sha256/HEX` | `store::blob` | manifests, configs, compressed layers: immutable, verified when written |
+//! | `blobs/ALGORITHM/HEX` | `store::blob` | manifests, configs, compressed layers: immutable, verified when written; sha256, but where something from outside is named by another digest |
 //! | `partial/HEX` | `store::partial` | a blob that is being fetched, locked by its fetcher; kept to be resumed |
 //! | `partial/HEX.tree/` `HEX.old/` | `store::layer::remnant` | a layer that comes uncompressed, unpacked as far as it came; what an interrupted pull left of it |
 //! | `layers/HEX/` | `store::layer` | one unpacked layer, named by its diff id |
@@ -44,6 +44,7 @@
 //! | `forward/` | `network::forward` | lock and socket of the process that leads a user's containers to the outside |
 //! | `mapped/HEX/` | `store::mapped` | an image's layers as one tree with other owners, for keep-id; made when first needed |
 //! | `secrets/` | `store::secret` | values, for the caller alone: stored ones, and the copies that containers have |
+//! | `ids.lock` | `engine::id_range` | held while ids are found for a container that has its own |
 //! | `turns.lock` | `store::turn` | a byte for each name: whose turn it is to decide what becomes of it |
 //! | `booted` | `engine::boot` | the boot id of the last `boot --once` |
 //! | `tmp/` | `store::draft` | what is being made; swept by whoever finds its lock free |
@@ -112,7 +113,10 @@ pub fn main() -> ExitCode {
     let word = |n: usize| args.get(n).and_then(|w| w.to_str());
     // Each role is started with its end of a socket: at 3, and for `reap` at the number that it is told.
     let has_socket = match word(1) {
-        Some("reap") => word(2).and_then(|n| n.parse().ok()).is_some_and(sys::process::is_socket),
+        Some("reap") => args
+            .get(2)
+            .and_then(|word| runtime::reaper::descriptors(word))
+            .is_some_and(|(sync_fd, _)| sys::process::is_socket(sync_fd)),
         _ => sys::process::is_socket(3),
     };
     let role = match (word(0), word(1)) {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 
 use super::flags::{list, many, names, switch, value};
 use super::run_flags::one;
@@ -93,7 +93,7 @@ pub(super) fn commit_args(command: Command) -> Command {
                 .value_parser(clap::value_parser!(bool))
                 .help("Pause the container meanwhile (true)"),
         )
-        .arg(Arg::new("no-pause").long("no-pause").action(ArgAction::SetTrue).help("Do not pause it"))
+        .arg(switch("no-pause", None, "Do not pause it"))
         .arg(switch("quiet", Some('q'), "Accepted for podman's sake"))
         .arg(
             Arg::new("names")

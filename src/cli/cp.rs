@@ -19,7 +19,7 @@ pub(super) fn cp_args(command: Command) -> Command {
         .arg(switch("quiet", Some('q'), "Do not say what was copied"))
         .arg(
             Arg::new("names")
-                .value_name("SOURCE DESTINATION")
+                .value_names(["SOURCE", "DESTINATION"])
                 .required(true)
                 .num_args(2)
                 .allow_hyphen_values(true)

@@ -1,14 +1,36 @@
 //! Making and reading flags, for all verbs; and doing a thing for each of the names that were typed.
 
 use anyhow::Result;
+use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, ArgMatches};
 
 use super::out;
 use crate::engine::detach_keys::DetachKeys;
 use crate::error;
 
+/// What stands for the word that a switch may have. No help shows it: that would be on every other line.
+const SWITCH: &str = "ON";
+
+/// A help text or a manual page without that.
+pub(super) fn without_switch_words(text: &str) -> String {
+    let text = text.replace("[=\\fI<ON>\\fR]", "").replace("[=<ON>]  ", "         ");
+    text.replace("[=<ON>]", "")
+}
+
+/// A flag that is there or not: `--rm`, and, as people write for docker, `--rm=true` and `--rm=false`. The last one wins.
 pub(super) fn switch(long: &'static str, short: Option<char>, help: &'static str) -> Arg {
-    let arg = Arg::new(long).long(long).help(help).action(ArgAction::SetTrue);
+    let arg = Arg::new(long)
+        .long(long)
+        .help(help)
+        .value_name(SWITCH)
+        .num_args(0..=1)
+        .require_equals(true)
+        .value_parser(BoolishValueParser::new())
+        .default_missing_value("true")
+        .default_value("false")
+        .hide_default_value(true)
+        .hide_possible_values(true)
+        .overrides_with(long);
     match short {
         Some(short) => arg.short(short),
         None => arg,
@@ -66,4 +88,36 @@ pub(super) fn each(names: &[&str], mut act: impl FnMut(&str) -> Result<()>) -> R
         }
     }
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches_take_a_word_as_in_docker_and_the_last_one_wins() {
+        let check = |line: &str, interactive, tty, words: usize| {
+            let command = clap::Command::new("x")
+                .args([switch("interactive", Some('i'), ""), switch("tty", Some('t'), "")])
+                .arg(names(false, "WORD").trailing_var_arg(true));
+            let matches =
+                command.try_get_matches_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
+            assert_eq!(
+                (matches.get_flag("interactive"), matches.get_flag("tty")),
+                (interactive, tty),
+                "{line}"
+            );
+            assert_eq!(many(&matches, "names").len(), words, "{line}");
+        };
+        check("x", false, false, 0);
+        check("x -it a", true, true, 1);
+        check("x -ti a -i", true, true, 2);
+        check("x -i -t=true true", true, true, 1);
+        check("x -t=false a", false, false, 1);
+        check("x --tty=1 --interactive=0 a", false, true, 1);
+        check("x --tty --tty=false a", false, false, 1);
+        check("x --tty=false -t false", false, true, 1);
+        let command = clap::Command::new("x").arg(switch("tty", None, ""));
+        assert!(command.try_get_matches_from(["x", "--tty=perhaps"]).is_err());
+    }
 }

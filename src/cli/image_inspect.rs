@@ -44,10 +44,10 @@ pub(super) fn inspect_verb(matches: &ArgMatches, session: &mut Session) -> Resul
         let reference = name.parse::<Reference>()?.with_default_tag();
         match (matches.get_flag("raw"), matches.get_flag("config")) {
             (true, false) => out::out_bytes(&remote::document(&client, &reference)?.bytes)?,
-            (true, true) => out::out_bytes(&remote::image(&client, &reference, &platform)?.config)?,
+            (true, true) => out::out_bytes(&remote::image(&client, &reference, &platform)?.config.bytes)?,
             (false, true) => {
                 let config = remote::image(&client, &reference, &platform)?.config;
-                out::out(&format!("{}\n", json::pretty(&serde_json::from_slice(&config)?)))?;
+                out::out(&format!("{}\n", json::pretty(&serde_json::from_slice(&config.bytes)?)))?;
             }
             (false, false) => {
                 let image = remote::image(&client, &reference, &platform)?;

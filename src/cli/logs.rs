@@ -53,8 +53,17 @@ pub(super) fn logs_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     };
     let engine = session.engine()?;
     let mut page = Page::default();
+    // Whose line is not ended yet: another's must not go on in it.
+    let mut unended: Option<String> = None;
     let shown = logs(&engine, &names, options, &mut |shown| match shown {
         Shown::Entry { author, entry, starts_line } => {
+            if unended.as_ref().is_some_and(|id| *id != author.id) {
+                page.bytes.push(b'\n');
+                unended = None;
+            }
+            if style.ids {
+                unended = (!entry.is_whole).then(|| author.id.clone());
+            }
             page.turn_to(entry.stream)?;
             style.line(&mut page.bytes, author, &entry, starts_line);
             if page.bytes.len() >= PAGE { page.flush() } else { Ok(()) }

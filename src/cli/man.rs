@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Command};
 use clap_mangen::Man;
 
 use super::run_flags::one;
-use super::{Session, Verb, verbs};
+use super::{Session, Verb, flags, verbs};
 use crate::fs;
 
 pub(super) fn man_args(command: Command) -> Command {
@@ -51,7 +51,7 @@ fn page(name: &str, typed: &str, verb: &Verb) -> Result<Vec<u8>> {
     man.render_options_section(&mut page).with_context(about)?;
     man.render_extra_section(&mut page).with_context(about)?;
     page.extend_from_slice(b".SH \"SEE ALSO\"\n.BR dhow (1)\n");
-    Ok(page)
+    Ok(flags::without_switch_words(&String::from_utf8_lossy(&page)).into_bytes())
 }
 
 fn man(command: Command) -> Man {
@@ -140,6 +140,7 @@ mod tests {
         for verb in verbs::TOP {
             let text = String::from_utf8(page("dhow-x", "dhow x", verb).unwrap()).unwrap();
             assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{}: {text}", verb.name);
+            assert!(!text.contains("<ON>"), "{}: {text}", verb.name);
         }
         let text = String::from_utf8(top().unwrap()).unwrap();
         assert!(text.contains("dhow\\-run") && text.contains("config.toml"), "{text}");

@@ -16,6 +16,7 @@ pub mod format;
 mod health_flags;
 mod healthcheck;
 mod held;
+mod id_files;
 mod image;
 mod image_copy;
 mod image_inspect;
@@ -54,6 +55,7 @@ mod run;
 mod run_flags;
 mod search;
 mod secret;
+mod security_flags;
 mod shell;
 mod start;
 mod stats;
@@ -188,14 +190,15 @@ fn is_run(matches: &ArgMatches) -> bool {
 fn usage(error: &clap::Error) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            u8::from(out::out(&error.render().to_string()).is_err())
+            let text = flags::without_switch_words(&error.render().to_string());
+            u8::from(out::out(&text).is_err())
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             out::err(&error.render().to_string());
             1
         }
         _ => {
-            let text = error.render().to_string();
+            let text = flags::without_switch_words(&error.render().to_string());
             // The cause may go on over lines, up to the empty one: which arguments are missing.
             let lines: Vec<&str> = text.lines().take_while(|l| !l.is_empty()).map(str::trim).collect();
             let joined = lines.join(" ");
@@ -210,6 +213,7 @@ fn usage(error: &clap::Error) -> u8 {
             match error.kind() {
                 ErrorKind::InvalidSubcommand
                 | ErrorKind::MissingRequiredArgument
+                | ErrorKind::WrongNumberOfValues
                 | ErrorKind::TooManyValues => 1,
                 ErrorKind::UnknownArgument if !is_flag() => 1,
                 _ => 125,

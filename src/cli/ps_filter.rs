@@ -9,6 +9,7 @@ use crate::engine::list::Listed;
 use crate::engine::{Engine, is_not_found};
 use crate::error::ResultExt;
 use crate::oci::DiffId;
+use crate::oci::Digest;
 use crate::oci::reference::InvalidReference;
 use crate::store::container::{Source, Status};
 use crate::store::image;
@@ -141,7 +142,7 @@ impl<'a> Ancestor<'a> {
                 diff_ids.len() > layers.len() && diff_ids.starts_with(layers) && !layers.is_empty();
             return id == wanted || is_above;
         }
-        let bare = id.strip_prefix("sha256:").unwrap_or(id);
+        let bare = Digest::bare(id);
         name == self.typed || id == self.typed || (self.typed.len() >= 4 && bare.starts_with(self.typed))
     }
 }

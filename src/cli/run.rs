@@ -1,12 +1,11 @@
 //! run and create.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 use clap::{ArgMatches, Command};
 
 use super::flags::switch;
 use super::held::Held;
+use super::id_files::{IdFile, PidFile};
 use super::image::claims;
 use super::job_flags::{self, Taken};
 use super::progress::{Display, Headline};
@@ -18,8 +17,6 @@ use crate::engine::attach::{Ended, Signals, follow};
 use crate::engine::create::{CreateOptions, From, create, random_id};
 use crate::engine::start;
 use crate::error;
-use crate::error::ResultExt;
-use crate::fs;
 use crate::image;
 use crate::image::ensure;
 use crate::image::ensure::Policy;
@@ -200,73 +197,4 @@ pub(super) fn with_image(
     })?;
     *found = Some(Box::new(image));
     Ok((wanted, entering))
-}
-
-/// --cidfile: must not exist, is taken before anything is made, and goes again if nothing is.
-struct IdFile {
-    path: PathBuf,
-    file: std::fs::File,
-    is_written: bool,
-}
-
-impl IdFile {
-    /// What would be refused later is refused before an image is pulled.
-    fn check(matches: &ArgMatches) -> Result<()> {
-        let Some(path) = one(matches, "cidfile") else { return Ok(()) };
-        if fs::symlink_metadata(path.as_ref())?.is_some() { IdFile::claim(matches).map(drop) } else { Ok(()) }
-    }
-
-    fn claim(matches: &ArgMatches) -> Result<Option<IdFile>> {
-        let Some(path) = one(matches, "cidfile") else { return Ok(None) };
-        let file = fs::create_new(path.as_ref(), 0o644)
-            .context("cannot write the container's id")
-            .hint("if it is there, remove it or name another: it may belong to a container that runs")?;
-        Ok(Some(IdFile { path: path.into(), file, is_written: false }))
-    }
-
-    fn write(mut self, id: &str) -> Result<()> {
-        use std::io::Write;
-        self.file.write_all(id.as_bytes()).context("cannot write the container's id")?;
-        self.is_written = true;
-        Ok(())
-    }
-}
-
-impl Drop for IdFile {
-    fn drop(&mut self) {
-        if !self.is_written {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// --pidfile: one that is there is replaced, as podman does; one that we made goes again if nothing is started.
-struct PidFile {
-    path: PathBuf,
-    goes_again: bool,
-}
-
-impl PidFile {
-    /// Whether it can be written is known before anything is started.
-    fn claim(matches: &ArgMatches) -> Result<Option<PidFile>> {
-        let Some(path) = one(matches, "pidfile").map(PathBuf::from) else { return Ok(None) };
-        let goes_again = fs::symlink_metadata(&path)?.is_none();
-        fs::open_or_create(&path, 0o644).context("cannot write the container's pid")?;
-        Ok(Some(PidFile { path, goes_again }))
-    }
-
-    /// The pid comes from the supervisor: what it noted may be gone with the container by now.
-    fn write(mut self, pid: i32) -> Result<()> {
-        fs::write_atomic(&self.path, pid.to_string().as_bytes())?;
-        self.goes_again = false;
-        Ok(())
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        if self.goes_again {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::flags::switch;
 use super::{
     env_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, namespace_flags,
-    network_flags, parse, registry_flags, retry, secret, user_flags,
+    network_flags, parse, registry_flags, retry, secret, security_flags, user_flags,
 };
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
-use crate::fs;
 use crate::host::Host;
 use crate::quantity;
-use crate::spec::options::{Limits, Options, Seccomp};
+use crate::spec::options::{Limits, Options};
 
 /// Flags with one value: long name, short, value, help.
 const ONE: &[(&str, char, &str, &str)] = &[
@@ -56,12 +56,12 @@ const MANY: &[(&str, char, &str, &str)] = &[
     ("env-file", '\0', "FILE", "Set the variables of FILE"),
     ("cap-add", '\0', "CAP", "Add a capability, or ALL"),
     ("cap-drop", '\0', "CAP", "Drop a capability, or ALL"),
-    ("security-opt", '\0', "OPTION", "seccomp=unconfined|FILE, no-new-privileges, systempaths=unconfined"),
+    ("security-opt", '\0', "OPTION", security_flags::HELP),
     ("device", '\0', "HOST[:CONTAINER][:rwm]", "Add a device of the host"),
     ("ulimit", '\0', "NAME=SOFT[:HARD]", "Set a resource limit"),
     ("sysctl", '\0', "KEY=VALUE", "Set a kernel parameter of the container"),
     ("label", 'l', "KEY=VALUE", "Set a label"),
-    ("group-add", '\0', "GROUP", "Add a supplementary group"),
+    ("group-add", '\0', "GROUP", "Add a supplementary group; keep-groups: have those of the caller"),
 ];
 
 /// Switches.
@@ -96,8 +96,7 @@ pub(super) fn flags(command: Command) -> Command {
         if *short == '\0' { arg } else { arg.short(*short) }
     };
     let switch = |(long, short, help): &(&'static str, char, &'static str)| {
-        let arg = Arg::new(*long).long(*long).help(*help).action(ArgAction::SetTrue);
-        if *short == '\0' { arg } else { arg.short(*short) }
+        switch(long, Some(*short).filter(|short| *short != '\0'), help)
     };
     let common = log_flags::add(life_flags::add(registry_flags::add(command)));
     let common = retry::add(job_flags::add_common(health_flags::add(common)));
@@ -108,18 +107,6 @@ pub(super) fn flags(command: Command) -> Command {
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
         .args(MANY.iter().chain(mount_flags::MANY).map(|f| value(f).action(ArgAction::Append)))
         .args(SWITCHES.iter().map(switch))
-        .mut_arg("init", |a| {
-            // So that config.toml can be overruled.
-            a.action(ArgAction::Set)
-                .num_args(0..=1)
-                .require_equals(true)
-                .value_parser(clap::value_parser!(bool))
-                .default_missing_value("true")
-                .default_value("false")
-                .hide_default_value(true)
-                .hide_possible_values(true)
-                .overrides_with("init")
-        })
 }
 
 /// One value of a flag.
@@ -238,7 +225,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
         crate::engine::stop::parse_signal(signal)?;
     }
     for word in many(matches, "security-opt") {
-        security(&mut options, word)?;
+        security_flags::read(&mut options, word)?;
     }
     Ok(options)
 }
@@ -280,26 +267,4 @@ pub(super) fn limits(matches: &ArgMatches) -> Result<Limits> {
         cpuset_mems: one(matches, "cpuset-mems").map(parse::number_list).transpose()?,
         pids: number(matches, "pids-limit")?,
     })
-}
-
-fn security(options: &mut Options, word: &str) -> Result<()> {
-    let (key, value) = word.split_once('=').or_else(|| word.split_once(':')).unwrap_or((word, ""));
-    match (key, value) {
-        ("no-new-privileges", "" | "true") => options.no_new_privileges = true,
-        ("no-new-privileges", "false") => options.no_new_privileges = false,
-        ("seccomp", "unconfined") => options.seccomp = Seccomp::Unconfined,
-        ("seccomp", "builtin") => options.seccomp = Seccomp::Default,
-        ("seccomp", file) => {
-            options.seccomp =
-                Seccomp::Profile { path: file.to_owned(), text: fs::read_to_string(file.as_ref())? };
-        }
-        ("systempaths" | "unmask", "unconfined" | "ALL" | "all") => options.unmask = true,
-        // There is nothing to turn off where neither is used.
-        ("apparmor", "unconfined") | ("label", "disable") => {}
-        _ => {
-            return Err(anyhow!("cannot use --security-opt {word:?}"))
-                .hint("use seccomp=unconfined, seccomp=FILE, no-new-privileges or systempaths=unconfined");
-        }
-    }
-    Ok(())
 }

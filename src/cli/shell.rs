@@ -5,9 +5,11 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::flags::{many, switch};
+use super::id_files::{IdFile, PidFile};
+use super::job_flags::Taken;
 use super::run::{Ready, ask_helpers, code_of, with_image};
 use super::run_flags::one;
-use super::{Session, defaults, events, out, run_flags};
+use super::{Session, defaults, events, job_flags, out, run_flags};
 use crate::engine::attach::{Ended, Signals, Stay, follow};
 use crate::engine::create::From;
 use crate::engine::detach_keys::DetachKeys;
@@ -18,6 +20,7 @@ use crate::engine::start;
 use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
 use crate::store::container::Status;
+use crate::store::turn::Turn;
 
 /// Flags of `run` that a shell decides for itself.
 const DECIDED: &[&str] = &["user", "interactive", "tty", "rootfs", "entrypoint", "init"];
@@ -45,18 +48,27 @@ pub(super) fn shell(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     refuse(matches)?;
     let (name, auto_remove) = (one(matches, "name"), matches.get_flag("rm"));
     let engine = session.engine()?;
-    let asked = Asked {
-        target: one(matches, "target"),
-        default_image: session.config.shell.image.as_deref(),
-        name,
-        auto_remove,
-    };
-    let choice = boxes::choose(&engine, asked)?;
+    let default_image = session.config.shell.image.clone();
+    let default_image = default_image.as_deref();
+    let asked = Asked { target: one(matches, "target"), default_image, name, auto_remove };
+    // With --replace it is as if there were none of that name.
+    let replacing = job_flags::read(matches)?.await_turn(|| session.engine())?;
     let is_terminal =
         [rustix::stdio::stdin(), rustix::stdio::stdout()].into_iter().all(rustix::termios::isatty);
-    match choice {
-        Choice::New { from, name } => make(matches, session, &from, name, is_terminal),
-        Choice::Box(name) => enter(matches, session, &name, is_terminal),
+    if let Taken::Go(turn @ Some(_)) = replacing {
+        let from = asked.target.or(default_image).unwrap_or(MACHINE);
+        return make(matches, session, (from, name.map(str::to_owned)), turn, is_terminal);
+    }
+    loop {
+        let (choice, turn) = boxes::settle(&engine, asked)?;
+        let left = match choice {
+            Choice::New { from, name } => make(matches, session, (&from, name), turn, is_terminal).map(Some),
+            Choice::Box(name) => enter(matches, session, &name, turn, is_terminal),
+        };
+        // It ended just before we were in it, and is to be started.
+        if let Some(code) = left? {
+            return Ok(code);
+        }
     }
 }
 
@@ -90,8 +102,8 @@ fn look_around(matches: &ArgMatches, session: &Session, from: &str) -> Result<He
 fn make(
     matches: &ArgMatches,
     session: &mut Session,
-    from: &str,
-    name: Option<String>,
+    (from, name): (&str, Option<String>),
+    turn: Option<Turn>,
     is_terminal: bool,
 ) -> Result<u8> {
     let here = look_around(matches, session, from)?;
@@ -108,15 +120,25 @@ fn make(
     let (engine, entering) = session.engine_entering()?;
     let ready = Ready { engine: &engine, entering, registry };
     let (wanted, entering) = with_image(matches, session, ready, wanted)?;
+    let (cidfile, pidfile) = (IdFile::claim(matches)?, PidFile::claim(matches)?);
     let signals = Signals::catch()?;
     let options = StartOptions::foreground(true);
     let (created, supervisor) = start::make(&engine, entering, wanted, options, &mut events)?;
+    cidfile.map_or(Ok(()), |file| file.write(&created.record.id))?;
     let client = start::start_created(created, supervisor, options, &mut events)?;
+    drop(turn);
+    pidfile.map_or(Ok(()), |file| file.write(client.pid))?;
     Ok(code_of(follow(client, &signals, stay())?))
 }
 
-/// A box that exists: joined if it runs, started otherwise.
-fn enter(matches: &ArgMatches, session: &mut Session, name: &str, is_terminal: bool) -> Result<u8> {
+/// A box that exists: joined if it runs, started otherwise. `None`: neither, it was ending.
+fn enter(
+    matches: &ArgMatches,
+    session: &mut Session,
+    name: &str,
+    turn: Option<Turn>,
+    is_terminal: bool,
+) -> Result<Option<u8>> {
     let engine = session.engine()?;
     let dir = engine.find(name)?;
     let record = dir.record()?;
@@ -127,20 +149,31 @@ fn enter(matches: &ArgMatches, session: &mut Session, name: &str, is_terminal: b
     let env = run_flags::environment(matches, &session.host)?;
     let workdir = one(matches, "workdir").filter(|d| !d.is_empty()).map(str::to_owned);
     let now = Now { command: command(matches), env, workdir, terminal: is_terminal };
-    if let Status::Running(_) = reap::decided(&engine.store, &dir)? {
+    if let Status::Running(state) = reap::decided(&engine.store, &dir)? {
+        drop(turn);
+        let Some(_stay) = boxes::stay(&dir)? else { return Ok(None) };
         let follows = record.person.map(|p| p.follows).unwrap_or_default();
         if from != MACHINE && now.workdir.is_none() && !follows.iter().any(|f| here.workdir.starts_with(f)) {
             let shown = here.workdir.display();
             out::warn(&format!("{name} runs without {shown}, which comes along when it is started there"));
         }
-        return join(&engine, name, here, now);
+        IdFile::claim(matches)?.map_or(Ok(()), |file| file.write(&record.id))?;
+        PidFile::claim(matches)?.map_or(Ok(()), |file| file.write(state.init.pid))?;
+        return join(&engine, name, here, now).map(Some);
     }
-    let signals = Signals::catch()?;
     let engine = session.engine_as_root()?;
+    let (cidfile, pidfile) = (IdFile::claim(matches)?, PidFile::claim(matches)?);
+    let signals = Signals::catch()?;
     let options = StartOptions::foreground(true);
     let mut change = |dir: &_, record: &mut _, spec: &mut _| boxes::refresh(dir, record, spec, &here, &now);
     match start::start_changed(&engine, name, options, Some(&mut change), &mut events)? {
-        Some(client) => Ok(code_of(follow(client, &signals, stay())?)),
+        Some(client) => {
+            drop(turn);
+            cidfile.map_or(Ok(()), |file| file.write(&record.id))?;
+            pidfile.map_or(Ok(()), |file| file.write(client.pid))?;
+            Ok(Some(code_of(follow(client, &signals, stay())?)))
+        }
+        // By dhow start, which takes no turn.
         None => Err(anyhow!("cannot start {name}: somebody else did so just now"))
             .hint("do it once more, to join them"),
     }
@@ -168,8 +201,9 @@ fn stay() -> Stay {
 }
 
 /// What a box is made with stays as it is.
-const OF_THIS_TIME: &[&str] =
-    &["target", "command", "name", "root", "env", "env-file", "workdir", "quiet", "pull"];
+const OF_THIS_TIME: &[&str] = &[
+    "target", "command", "name", "root", "env", "env-file", "workdir", "quiet", "pull", "cidfile", "pidfile",
+];
 
 fn refuse_changes(matches: &ArgMatches, name: &str, by_default: &[(&str, String)]) -> Result<()> {
     let is_free = |id: &&str| OF_THIS_TIME.contains(id) || by_default.iter().any(|(flag, _)| flag == id);

@@ -49,7 +49,14 @@ pub(super) fn stats_verb(matches: &ArgMatches, session: &mut Session) -> Result<
         let now = take(&engine, &records);
         let rows: Vec<Value> = records
             .iter()
-            .filter_map(|record| Some(row(record, before.get(&record.id), now.get(&record.id)?, matches)))
+            .filter_map(|(typed, record)| {
+                let mut row = row(record, before.get(&record.id), now.get(&record.id)?, matches);
+                // Docker's: what it was asked for by.
+                if let Some(typed) = typed {
+                    row["Container"] = typed.as_str().into();
+                }
+                Some(row)
+            })
             .collect();
         let text = format::render_rows(format, headers::STATS_TABLE, headers::STATS, &rows)?;
         if is_screen {
@@ -67,20 +74,20 @@ pub(super) fn stats_verb(matches: &ArgMatches, session: &mut Session) -> Result<
 
 type Samples = HashMap<String, (Instant, Sample)>;
 
-fn take(engine: &Engine, records: &[Record]) -> Samples {
+fn take(engine: &Engine, wanted: &[(Option<String>, Record)]) -> Samples {
     // One that is removed at this moment has no figures.
     let of =
         |record: &Record| Some((record.id.clone(), (Instant::now(), stats::sample(engine, record).ok()?)));
-    records.iter().filter_map(of).collect()
+    wanted.iter().map(|(_, record)| record).filter_map(of).collect()
 }
 
-/// Those that were named, or those that run.
-fn wanted(engine: &Engine, names: &[&str], all: bool) -> Result<Vec<Record>> {
+/// Those that were named, as they were, or those that run.
+fn wanted(engine: &Engine, names: &[&str], all: bool) -> Result<Vec<(Option<String>, Record)>> {
     if names.is_empty() {
         let listed = list::list(engine)?.into_iter().filter(|container| all || container.runs());
-        return Ok(listed.map(|container| container.record).collect());
+        return Ok(listed.map(|container| (None, container.record)).collect());
     }
-    names.iter().map(|name| engine.find(name)?.record()).collect()
+    names.iter().map(|name| Ok((Some((*name).to_owned()), engine.find(name)?.record()?))).collect()
 }
 
 fn row(

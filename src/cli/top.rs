@@ -99,6 +99,7 @@ const PS: &[(&[&str], &str, Show)] = &[
     (&["tty", "tt", "tname"], "TTY", |r| r.terminal()),
     (&["s", "state"], "S", |r| r.process.state.to_string()),
     (&["stat"], "STAT", |r| r.states()),
+    (&["bsdtime"], "TIME", |r| format!("{}:{:02}", r.process.cpu / TICKS / 60, r.process.cpu / TICKS % 60)),
     (&["time", "cputime"], "TIME", |r| clock(r.process.cpu / TICKS)),
     (&["etime"], "ELAPSED", |r| elapsed(r.seconds())),
     (&["etimes"], "ELAPSED", |r| r.seconds().to_string()),
@@ -136,7 +137,7 @@ const PODMAN: &[(&str, &str, Show)] = &[
 const FULL: &[&str] = &["user=UID", "pid", "ppid", "c", "stime", "tty", "time", "cmd"];
 const SHORT: &[&str] = &["pid", "tty", "time", "comm=CMD"];
 const BSD: &[&str] =
-    &["user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "start", "time", "command"];
+    &["user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "start", "bsdtime", "command"];
 
 /// What to show, by the words after the container.
 fn columns(words: &[&str]) -> Result<Vec<Column>> {

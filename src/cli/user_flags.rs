@@ -1,11 +1,12 @@
-//! The flags of run and create about who its users are: --userns, --passwd.
+//! The flags of run and create about who its users are: --userns, --uidmap and its like, --passwd.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use clap::{ArgMatches, Command};
 
-use super::flags::value;
+use super::flags::{list, many, value};
 use super::run_flags::one;
 use crate::error::ResultExt;
+use crate::host::{self, IdMapping, OwnIds};
 use crate::spec::options::{Options, Userns};
 
 /// Adds them.
@@ -15,8 +16,12 @@ pub(super) fn add(command: Command) -> Command {
             "userns",
             None,
             "MODE",
-            "host (a user is root inside), keep-id[:uid=N,gid=N] (they are themselves), nomap (they are nobody), auto or container:NAME (as there) (host)",
+            "host (a user is root inside), keep-id[:uid=N,gid=N] (they are themselves), nomap (they are nobody), auto[:size=N,uidmapping=C:H:N,gidmapping=C:H:N] (ids that no other container has) or container:NAME (as there) (host)",
         ))
+        .arg(list("uidmap", None, "CONTAINER:HOST[:SIZE]", "Map these user ids, in a user name space of its own"))
+        .arg(list("gidmap", None, "CONTAINER:HOST[:SIZE]", "Map these group ids"))
+        .arg(value("subuidname", None, "NAME", "Map the user ids that /etc/subuid gives to NAME"))
+        .arg(value("subgidname", None, "NAME", "Map the group ids that /etc/subgid gives to NAME"))
         .arg(
             value("passwd", None, "BOOL", "false: no entry in /etc/passwd for a user that is only a number (true)")
                 .num_args(0..=1)
@@ -33,8 +38,10 @@ pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
         Some(other) => return Err(anyhow!("cannot use --passwd={other}: it is neither true nor false")),
     };
     options.userns = match one(matches, "userns") {
-        None | Some("" | "host" | "auto") => Userns::Host,
+        None | Some("" | "host") => Userns::Host,
         Some("nomap") => Userns::NoMap,
+        Some("auto") => auto("")?,
+        Some(mode) if mode.starts_with("auto:") => auto(&mode["auto:".len()..])?,
         Some("keep-id") => Userns::KeepId { uid: None, gid: None },
         Some(other) => match other.strip_prefix("keep-id:") {
             Some(words) => keep_id(words)?,
@@ -42,12 +49,91 @@ pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
                 Some(name) => Userns::Container(name.to_owned()),
                 None => {
                     return Err(anyhow!("cannot use --userns {other:?}: invalid USER mode"))
-                        .hint("it is host, keep-id, keep-id:uid=N,gid=N, nomap or container:NAME");
+                        .hint("it is host, keep-id, keep-id:uid=N,gid=N, nomap, auto or container:NAME");
                 }
             },
         },
     };
+    if let Some(ids) = own_ids(matches)? {
+        if one(matches, "userns").is_some_and(|mode| !matches!(mode, "" | "host" | "private")) {
+            return Err(anyhow!(
+                "cannot use --userns together with --uidmap, --gidmap, --subuidname or --subgidname"
+            ))
+            .hint("the maps say it all");
+        }
+        options.userns = Userns::Mapped(ids);
+    }
     Ok(())
+}
+
+/// The maps that were typed. What is said of users holds for groups, if nothing is said of them, and the other way round.
+fn own_ids(matches: &ArgMatches) -> Result<Option<OwnIds>> {
+    let typed = |flag: &str| -> Result<Vec<IdMapping>> {
+        many(matches, flag)
+            .into_iter()
+            .map(|text| mapping(text).with_context(|| format!("cannot use --{flag}")))
+            .collect()
+    };
+    let (mut uids, mut gids) = (typed("uidmap")?, typed("gidmap")?);
+    for (flag, file, lines) in
+        [("subuidname", "/etc/subuid", &mut uids), ("subgidname", "/etc/subgid", &mut gids)]
+    {
+        let Some(name) = one(matches, flag) else { continue };
+        let (of_users, of_groups) = host::ranges_of(name)?;
+        let ranges = if flag == "subuidname" { of_users } else { of_groups };
+        if ranges.is_empty() {
+            return Err(anyhow!("cannot use --{flag} {name}: {file} has no range for it"));
+        }
+        let mut inside = 0;
+        for range in ranges {
+            lines.push(IdMapping { inside, outside: range.start, count: range.count });
+            inside = inside.saturating_add(range.count);
+        }
+    }
+    if uids.is_empty() && gids.is_empty() {
+        return Ok(None);
+    }
+    if uids.is_empty() {
+        uids.clone_from(&gids);
+    }
+    if gids.is_empty() {
+        gids.clone_from(&uids);
+    }
+    Ok(Some(OwnIds { uids, gids }))
+}
+
+/// `CONTAINER:HOST[:SIZE]`.
+fn mapping(text: &str) -> Result<IdMapping> {
+    let numbers: Option<Vec<u32>> = text.split(':').map(|n| n.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([inside, outside]) => Ok(IdMapping { inside: *inside, outside: *outside, count: 1 }),
+        Some([inside, outside, count]) => Ok(IdMapping { inside: *inside, outside: *outside, count: *count }),
+        _ => Err(anyhow!("{text:?} is not CONTAINER:HOST[:SIZE]")),
+    }
+}
+
+fn auto(words: &str) -> Result<Userns> {
+    let about = || format!("cannot use --userns auto:{words}");
+    let (mut size, mut uids, mut gids) = (None, Vec::new(), Vec::new());
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        match key {
+            "size" => {
+                let number = value.parse::<u32>().ok().filter(|n| *n > 0 && *n < u32::MAX);
+                size = Some(
+                    number.with_context(|| format!("{value:?} is no number of ids")).with_context(about)?,
+                );
+            }
+            "uidmapping" => uids.push(mapping(value).with_context(about)?),
+            "gidmapping" => gids.push(mapping(value).with_context(about)?),
+            _ => {
+                return Err(anyhow!("there is no option {word:?}"))
+                    .with_context(about)
+                    .hint("its options are size=N, uidmapping=CONTAINER:HOST:SIZE and gidmapping=CONTAINER:HOST:SIZE");
+            }
+        }
+    }
+    Ok(Userns::Auto { size, uids, gids })
 }
 
 fn keep_id(words: &str) -> Result<Userns> {

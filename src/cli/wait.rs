@@ -1,8 +1,10 @@
 //! wait.
 
+use std::time::Instant;
+
 use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::flags::{list, many, names, switch, value};
 use super::run_flags::one;
@@ -30,7 +32,7 @@ pub(super) fn wait_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     if conditions.is_empty() {
         conditions.push(Condition::NotRunning);
     }
-    let until = one(matches, "timeout").map(until).transpose()?;
+    let until = one(matches, "timeout").map(until).transpose()?.flatten();
     let ignore = matches.get_flag("ignore");
     let engine = session.engine()?;
     // All are watched before the first is waited for: one may end, and be gone, meanwhile.
@@ -54,8 +56,9 @@ pub(super) fn wait_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
     Ok(exit)
 }
 
-/// Seconds, or a span of time with units.
-fn until(text: &str) -> Result<Timestamp> {
+/// Seconds, or a span of time with units. The moment does not move when the clock is set; one that lies too far away to be
+/// told never comes.
+fn until(text: &str) -> Result<Option<Instant>> {
     let bad = || anyhow!("cannot wait for {text:?}: it is no span of time, such as 10 or 1m30s");
     let span = match text.parse::<i64>() {
         Ok(seconds) => SignedDuration::from_secs(seconds),
@@ -64,5 +67,5 @@ fn until(text: &str) -> Result<Timestamp> {
     if span.is_negative() {
         return Err(bad());
     }
-    Timestamp::now().checked_add(span).map_err(|_| bad())
+    Ok(Instant::now().checked_add(span.unsigned_abs()))
 }

@@ -68,6 +68,9 @@ pub fn to_host(
             options,
         )?;
         let place = find_place(&Side::Host, &Typed::read(to, &cwd), &from)?;
+        if matches!(kind_of(&from.fd)?, FileType::CharacterDevice | FileType::BlockDevice) {
+            return Err(anyhow!("it is a device")).hint("an archive may hold it: give - as the destination");
+        }
         let kept = options.archive && files.ids == Ids::Root;
         let ownership = if kept { Ownership::Kept } else { Ownership::Caller };
         let target = Target::new(place.dir, &files.ids, ownership, None);
@@ -94,7 +97,7 @@ pub fn to_container(
             find_place(&Side::Container(&files.root), &Typed::read(path.as_bytes(), Path::new("/")), &from)?;
         check_lasting(&files)?;
         let ownership = if options.archive { Ownership::Kept } else { Ownership::Root };
-        let target = Target::moved(place.dir, &files.ids, ownership, None, files.moves);
+        let target = Target::moved(place.dir, &files.ids, ownership, None, files.moves.clone());
         tree(&from, place.name.as_deref(), target)
     };
     note(engine, &files, "extract-to-dir", path);
@@ -119,7 +122,7 @@ pub fn to_stream(
         )?;
         let mut writer = Writer::new(out, false);
         each(&from, from.name.as_deref(), &mut |mut inode| {
-            inode.undo(files.moves);
+            inode.undo(files.moves.as_ref());
             let mut file = inode.file;
             writer.entry(&inode.entry, file.as_mut().map(|f| f as &mut dyn Read))
         })?;
@@ -147,7 +150,7 @@ pub fn from_stream(engine: &mut Engine, tar: impl Read + Send, wanted: &str, pat
             root.open(&base.join(OsStr::from_bytes(path)), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
         };
         let mut target =
-            Target::moved(top, &files.ids, Ownership::Kept, Some(Box::new(resolve)), files.moves);
+            Target::moved(top, &files.ids, Ownership::Kept, Some(Box::new(resolve)), files.moves.clone());
         extract(tar, &mut target)?;
         Ok(Copied { bytes: target.bytes, skipped: std::mem::take(&mut target.skipped) })
     };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
-use super::{Engine, devices, identity, mounts, name, overlap, reap, secret, shares, wiring, zone};
+use super::{Engine, devices, id_range, identity, mounts, name, overlap, reap, secret, shares, wiring, zone};
 use crate::dns;
 use crate::error::ResultExt;
 use crate::fs;
@@ -34,6 +34,7 @@ use crate::store::log_config::LogConfig;
 use crate::store::person::Person;
 use crate::store::pin::Pins;
 use crate::store::volume;
+use crate::supervisor::KEEP_GROUPS;
 use crate::supervisor::log::Settings;
 
 /// What a container is to be made from and how.
@@ -123,7 +124,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
             .hint("a name is made of a-z A-Z 0-9 _ . - and begins with a letter or digit");
     }
     let (source, config, config_bytes) = source(engine, &wanted.from)?;
-    let healthcheck = super::health::healthcheck(wanted.healthcheck, config_bytes.as_deref());
+    let healthcheck = super::health::healthcheck(wanted.healthcheck, config_bytes.as_deref())?;
     let mut options = wanted.options;
     check(&options)?;
     if wanted.log {
@@ -131,6 +132,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
     }
     shares::look_up(engine, &mut options)?;
     let (inner, caller) = identity::plan(engine, &mut options)?;
+    id_range::check(store, &options, &source, wanted.person.is_some())?;
     let planned_mounts = mounts::plan(engine, &mut options, config.as_ref())?;
     let zone = options.time_zone.as_deref().map(|z| zone::look_up(store, &wanted.from, z)).transpose()?;
     let (zone_name, zone_data) = zone.map_or((None, None), |z| (Some(z.name), z.data));
@@ -193,6 +195,7 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         config: Config { args, ..kept },
         log_config: wanted.log_config,
         inner,
+        ids: None,
         caller,
         volumes: planned_mounts.volumes.clone(),
         mounted_layers: planned_mounts.layers.clone(),
@@ -258,6 +261,7 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
     let held_off = gc::hold_off(store)?;
     check_layers(store, &mut record)?;
     let no_removals = if record.volumes.is_empty() { None } else { Some(volume::hold_off(store)?) };
+    let claimed = id_range::claim(store, &mut record, &options)?;
     let kept_secrets = match &secrets[..] {
         [] => None,
         all => Some(crate::store::secret::keep(store, &record.id, all)?),
@@ -270,7 +274,7 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
         None => create_unnamed(engine, &mut record, &files)?,
     };
     kept_secrets.into_iter().for_each(crate::store::secret::Kept::stay);
-    drop((held_off, pins));
+    drop((held_off, pins, claimed));
     // The record is there first: whoever removes volumes sees that these are in use, and whoever finds us killed finds
     // whose they are.
     let made =
@@ -385,6 +389,11 @@ fn check(options: &Options) -> Result<()> {
         anyhow::bail!("cannot use the hostname {name:?}: it has 1 to 64 characters");
     }
     check_limits(&options.limits)?;
+    check_security(options)?;
+    if options.group_add.len() > 1 && options.group_add.iter().any(|group| group == KEEP_GROUPS) {
+        return Err(anyhow!("cannot keep the caller's groups and add others"))
+            .hint("the kernel lets a user have the one or the other: use --group-add keep-groups alone");
+    }
     for key in options.sysctls.keys() {
         let is_private = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|p| key.starts_with(p))
             || matches!(key.as_str(), "kernel.sem" | "kernel.domainname" | "kernel.hostname")
@@ -394,6 +403,25 @@ fn check(options: &Options) -> Result<()> {
                 "what has a name space can be set: kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*, and net.* with a network of its own",
             );
         }
+    }
+    Ok(())
+}
+
+/// Whether the machine has what is asked of its security modules. Words about labels are refused only where they would
+/// have a meaning: where there are no labels, none is what they get, as with the peers.
+fn check_security(options: &Options) -> Result<()> {
+    let is_there = |path: &str| fs::metadata(path.as_ref()).is_ok_and(|meta| meta.is_some());
+    if let Some(profile) = options.apparmor.as_ref().filter(|profile| *profile != "unconfined")
+        && !is_there("/proc/self/attr/apparmor")
+    {
+        return Err(anyhow!("cannot use the AppArmor profile {profile}: this machine has no AppArmor"))
+            .hint("leave --security-opt apparmor out");
+    }
+    if let Some(word) = options.selinux.iter().find(|word| *word != "disable")
+        && is_there("/sys/fs/selinux/enforce")
+    {
+        return Err(anyhow!("cannot use the label {word}: containers of dhow have the caller's label"))
+            .hint("leave --security-opt label out, or use label=disable, which says so");
     }
     Ok(())
 }

@@ -3,21 +3,24 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::attach::{Ended, Signals, Stay, follow_process};
 use super::detach_keys::DetachKeys;
 use super::start::terminal_size;
-use super::{Engine, stop};
+use super::{Engine, reap, stop};
+use crate::error::ExitWith;
 use crate::fs;
 use crate::host::Ids;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
+use crate::runtime::Outside;
 use crate::runtime::exec::{self, Entering, Request, null_stdio};
 use crate::runtime::rootfs::Root;
 use crate::spec::capabilities;
+use crate::store::container::{ContainerDir, State};
 use crate::store::journal::{self, Event};
 use crate::store::person::Person;
-use crate::supervisor::{self, apply_user, become_person, keep_groups};
+use crate::supervisor::{self, apply_user, become_person, extra_groups, keep_groups};
 
 /// What to run and how.
 #[derive(Debug, Clone, Default)]
@@ -48,9 +51,28 @@ pub struct ExecOptions {
 pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended> {
     let about = || format!("cannot exec in {wanted}");
     let (dir, state) = engine.running(wanted).with_context(about)?;
+    let done = exec_in(engine, wanted, &dir, &state, options);
+    // Ended meanwhile, it makes each step fail in its own way, of which none tells why.
+    match done {
+        Err(error) if !error.is::<ExitWith>() && reap::is_ending(&state) => {
+            Err(anyhow!("container {wanted} is not running")).with_context(about)
+        }
+        done => done,
+    }
+}
+
+fn exec_in(
+    engine: &Engine,
+    wanted: &str,
+    dir: &ContainerDir,
+    state: &State,
+    options: ExecOptions,
+) -> Result<Ended> {
+    let about = || format!("cannot exec in {wanted}");
     let signals = if options.detach { None } else { Some(Signals::catch()?) };
-    let init = stop::open_init(engine, &state).with_context(about)?;
-    let entering = exec::begin(&init, !options.detach, Some(stdio_of(&options)?)).with_context(about)?;
+    let init = stop::open_init(engine, state).with_context(about)?;
+    let entering =
+        exec::begin(&engine.host, &init, !options.detach, Some(stdio_of(&options)?)).with_context(about)?;
     let record = dir.record()?;
     let text = fs::read_to_string(&dir.file("config.json"))?;
     let spec: Spec = serde_json::from_str(&text)
@@ -89,7 +111,7 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         }
     } else {
         let user = options.user.clone().unwrap_or_else(|| record.user.clone());
-        apply_user(&mut process, &user, &[], has_home, &root)?;
+        apply_user(&mut process, &user, &extra_groups(&record), has_home, &root)?;
     }
     let is_single = engine.current_ids()? == Ids::Single;
     // With one id another user is one by emulation, which is for those outside.
@@ -98,6 +120,9 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
     if is_inner && is_single {
         keep_groups(&mut process);
     }
+    let user = (process.user().uid(), process.user().gid());
+    let outside =
+        record.ids.as_ref().map(|ids| Outside { root: ids.outside((0, 0)), user: ids.outside(user) });
     let linux = spec.linux().clone().unwrap_or_default();
     let namespaces = linux.namespaces().clone().unwrap_or_default();
     let request = Request {
@@ -109,6 +134,7 @@ pub fn exec(engine: &Engine, wanted: &str, options: ExecOptions) -> Result<Ended
         emulate: !is_inner && is_single,
         chroot: state.chroot.clone(),
         is_inner,
+        outside,
         limit: None,
     };
     let line = options.command.join(" ");

@@ -15,7 +15,7 @@ use crate::host::Ids;
 use crate::oci::runtime::{Mount, Spec};
 use crate::runtime::mount::{self, Options};
 use crate::runtime::rootfs::Root;
-use crate::store::container::{self, ContainerDir, Record, State, Status};
+use crate::store::container::{self, ContainerDir, ProcessId, Record, State, Status};
 use crate::store::mapped::Moves;
 use crate::store::rootfs;
 use crate::supervisor::moves_of;
@@ -49,14 +49,15 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
     loop {
         match reap::decided(&engine.store, &dir)? {
             Status::Running(state) | Status::Paused(state) => {
-                if let Some(root) = of_running(engine, &state)? {
+                if let Some(root) = of_running(engine, &record, &state)? {
                     let ids = crate::host::current_ids()?;
+                    let moves = outside_moves(engine, &dir, &record)?;
                     return Ok(Files {
                         root,
                         dir,
                         record,
                         ids,
-                        moves: None,
+                        moves,
                         is_fleeting: false,
                         _held: Vec::new(),
                     });
@@ -70,21 +71,40 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
     }
 }
 
-/// `None` if it has just ended.
-fn of_running(engine: &Engine, state: &State) -> Result<Option<Root>> {
-    let Some(init) = container::open_process(state.init) else { return Ok(None) };
-    match userns::join(&engine.host, &init) {
+/// `None` if it has just ended. By then no name space was joined: what does not run is looked at from another one.
+fn of_running(engine: &Engine, record: &Record, state: &State) -> Result<Option<Root>> {
+    let Some(process) = container::open_process(seen_from(record, state)) else { return Ok(None) };
+    let root = match &state.chroot {
+        Some(_) => None,
+        // Open to whoever made its user name space.
+        None => match Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid))) {
+            Err(_) if reap::is_ending(state) => return Ok(None),
+            root => Some(root.context("cannot open the container's root")?),
+        },
+    };
+    // The number may have become another process's since.
+    if reap::is_ending(state) {
+        return Ok(None);
+    }
+    match userns::join(&engine.host, &process) {
         Err(error) if is_gone(&error) => return Ok(None),
         joined => joined?,
     }
-    let root = match &state.chroot {
-        Some(path) => Root::open_host(path)?,
-        None => Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid)))
-            .context("cannot open the container's root")?,
-    };
-    // The number may have become another process's since.
-    container::open_process(state.init).context("it has just ended")?;
-    Ok(Some(root))
+    match (&state.chroot, root) {
+        (Some(path), _) => Root::open_host(path).map(Some),
+        (None, root) => Ok(root),
+    }
+}
+
+/// The process in whose user name space a running container's files are looked at: its own, where the caller is who they
+/// are; in one of the container alone they are nobody, and cannot do anything.
+pub(super) fn seen_from(record: &Record, state: &State) -> ProcessId {
+    if record.ids.is_some() { state.supervisor } else { state.init }
+}
+
+/// Which owners are others there than they are inside.
+pub(super) fn outside_moves(engine: &Engine, dir: &ContainerDir, record: &Record) -> Result<Option<Moves>> {
+    if record.ids.is_some() { moves_of(&engine.store, dir, record) } else { Ok(None) }
 }
 
 /// A process that has ended, and is still to be waited for, has no name spaces any more.
@@ -107,7 +127,7 @@ fn of_stopped(engine: &mut Engine, dir: ContainerDir, record: Record) -> Result<
     let alone = fs::open_or_create(&dir.file("files.lock"), 0o600)?;
     lock::acquire(&alone, Kind::Exclusive).context("cannot lock the container's files")?;
     let moves = moves_of(&engine.store, &dir, &record)?;
-    let (root, driver) = assemble(engine, &dir, &record, moves)?;
+    let (root, driver) = assemble(engine, &dir, &record, moves.clone())?;
     let ids = engine.store.ids.clone();
     let is_fleeting = driver == "overlay-memory";
     Ok(Files { root, dir, record, ids, moves, is_fleeting, _held: vec![shared, alone] })

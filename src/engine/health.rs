@@ -11,8 +11,18 @@ use crate::supervisor::{self, Control};
 use std::os::fd::AsFd;
 
 /// The check of a container: what was asked for, and the image's (from its config) for what was not. `None` if there is
-/// nothing to run.
-pub(super) fn healthcheck(asked: Healthcheck, image_config: Option<&[u8]>) -> Option<Healthcheck> {
+/// nothing to run. An error where a startup check would have none to go before.
+pub(super) fn healthcheck(asked: Healthcheck, image_config: Option<&[u8]>) -> Result<Option<Healthcheck>> {
+    let is_alone = asked.startup.is_some();
+    let check = merged(asked, image_config);
+    if is_alone && check.as_ref().and_then(Healthcheck::command).is_none() {
+        return Err(anyhow!("cannot use --health-startup-cmd: there is no health check for it to go before"))
+            .hint("give one: --health-cmd COMMAND");
+    }
+    Ok(check)
+}
+
+fn merged(asked: Healthcheck, image_config: Option<&[u8]>) -> Option<Healthcheck> {
     let of_image = image_config.map(of_image).unwrap_or_default();
     let either = |asked: i64, other: i64| if asked == 0 { other } else { asked };
     let check = Healthcheck {
@@ -24,6 +34,7 @@ pub(super) fn healthcheck(asked: Healthcheck, image_config: Option<&[u8]>) -> Op
         retries: either(asked.retries, of_image.retries),
         shell: of_image.shell,
         on_failure: asked.on_failure,
+        startup: asked.startup,
     };
     // One that says NONE is kept, for inspect.
     (!check.test.is_empty()).then_some(check)
@@ -41,7 +52,7 @@ fn of_image(config: &[u8]) -> Healthcheck {
     let check = field("Healthcheck").and_then(|value| serde_json::from_value::<Healthcheck>(value).ok());
     let shell = field("Shell").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
     // What else an image may put there is not for it to say.
-    Healthcheck { shell, on_failure: Default::default(), ..check.unwrap_or_default() }
+    Healthcheck { shell, on_failure: Default::default(), startup: None, ..check.unwrap_or_default() }
 }
 
 /// What a check that was run by hand came to.
@@ -91,20 +102,25 @@ mod tests {
             retries,
             ..Healthcheck::default()
         };
-        let of = healthcheck(asked(&[], 0), Some(image)).unwrap();
+        let of = merged(asked(&[], 0), Some(image)).unwrap();
         assert_eq!((of.interval, of.retries), (5_000_000_000, 7));
         assert_eq!(of.command().unwrap(), ["/bin/bash", "-c", "curl x"]);
         assert_eq!(of.on_failure, Default::default(), "not for an image to say");
-        assert_eq!(healthcheck(asked(&["CMD", "x"], 1), Some(image)).unwrap().command().unwrap(), ["x"]);
-        assert!(healthcheck(asked(&["NONE"], 0), Some(image)).unwrap().command().is_none());
-        assert_eq!(healthcheck(asked(&[], 4), Some(b"{}")), None);
-        assert_eq!(healthcheck(asked(&[], 0), None), None);
+        assert_eq!(merged(asked(&["CMD", "x"], 1), Some(image)).unwrap().command().unwrap(), ["x"]);
+        assert!(merged(asked(&["NONE"], 0), Some(image)).unwrap().command().is_none());
+        assert_eq!(merged(asked(&[], 4), Some(b"{}")), None);
+        assert_eq!(merged(asked(&[], 0), None), None);
+        let startup = |test: &[&str]| Healthcheck { startup: Some(Default::default()), ..asked(test, 0) };
+        assert!(
+            healthcheck(startup(&[]), None).is_err() && healthcheck(startup(&["NONE"]), Some(image)).is_err()
+        );
+        assert!(healthcheck(startup(&[]), Some(image)).unwrap().unwrap().startup.is_some());
         for odd in [
             &b"{\"Healthcheck\""[..],
             b"{\"config\":{\"Healthcheck\":3}}",
             b"{\"config\":{\"Healthcheck\":{\"Test\":\"x\"}}}",
         ] {
-            assert_eq!(healthcheck(asked(&[], 0), Some(odd)), None);
+            assert_eq!(merged(asked(&[], 0), Some(odd)), None);
         }
     }
 }

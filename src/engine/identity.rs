@@ -13,7 +13,7 @@ use crate::store::container::{Caller, ContainerDir};
 pub fn plan(engine: &Engine, options: &mut Options) -> Result<(Option<InnerIds>, Option<Caller>)> {
     let host = &engine.host;
     let inner = match options.userns.clone() {
-        Userns::Host => None,
+        Userns::Host | Userns::Auto { .. } | Userns::Mapped(_) => None,
         Userns::KeepId { uid, gid } if host.is_rootless() => {
             let ids = InnerIds { uid: uid.or(Some(host.uid)), gid: gid.or(Some(host.gid)) };
             let text = |id: Option<u32>| id.unwrap_or(0);

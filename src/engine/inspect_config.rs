@@ -49,8 +49,14 @@ pub(super) fn config(options: &Options, record: &Record, spec: &Spec) -> Value {
     }
     if let Some(check) = &record.healthcheck {
         // What is not docker's does not show.
-        let check = Healthcheck { shell: Vec::new(), on_failure: OnFailure::None, ..check.clone() };
+        let startup = check.startup.clone();
+        let check =
+            Healthcheck { shell: Vec::new(), on_failure: OnFailure::None, startup: None, ..check.clone() };
         add("Healthcheck", json!(check));
+        // Podman's.
+        if let Some(startup) = startup {
+            add("StartupHealthCheck", json!(startup));
+        }
     }
     shown
 }

@@ -4,13 +4,15 @@
 use serde_json::{Map, Value, json};
 
 use super::{inspect_mounts, inspect_network};
+use crate::host::IdMapping;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::spec::options::{Options, Seccomp, Share, Userns};
+use crate::spec::resources::default_swap;
 use crate::store::container::Record;
 
 /// From the options, the record and the bundle.
 pub(super) fn host_config(options: &Options, record: &Record, spec: &Spec) -> Value {
-    let groups = [asked(options, record, spec), resources(options), mounts(options, spec)];
+    let groups = [asked(options, record, spec), resources(options, record), mounts(options, spec)];
     Value::Object(groups.into_iter().flat_map(fields).collect())
 }
 
@@ -87,7 +89,7 @@ fn log_config(record: &Record) -> Value {
     json!({ "Type": driver, "Config": record.log_config.options })
 }
 
-fn resources(options: &Options) -> Value {
+fn resources(options: &Options, record: &Record) -> Value {
     let limits = &options.limits;
     let devices: Vec<Value> = options
         .devices
@@ -122,7 +124,7 @@ fn resources(options: &Options) -> Value {
         "KernelMemory": 0,
         "KernelMemoryTCP": 0,
         "MemoryReservation": limits.memory_reservation.unwrap_or(0),
-        "MemorySwap": limits.memory_swap.unwrap_or(0),
+        "MemorySwap": limits.memory_swap.or(limits.memory.map(default_swap)).unwrap_or(0),
         "MemorySwappiness": null,
         "OomKillDisable": false,
         "PidsLimit": limits.pids,
@@ -132,6 +134,13 @@ fn resources(options: &Options) -> Value {
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
     });
+    if let Some(ids) = &record.ids {
+        // Podman's words.
+        let lines = |all: &[IdMapping]| {
+            all.iter().map(|l| format!("{}:{}:{}", l.inside, l.outside, l.count)).collect::<Vec<_>>()
+        };
+        shown["IDMappings"] = json!({ "UidMap": lines(&ids.uids), "GidMap": lines(&ids.gids) });
+    }
     if options.init {
         shown["Init"] = true.into();
     }
@@ -176,13 +185,24 @@ fn capabilities(names: &[String]) -> Value {
 
 /// As it is asked for; docker's empty text where it is not.
 fn userns(userns: &Userns) -> String {
+    let map = |lines: &[IdMapping], key: &str| {
+        let line = |l: &IdMapping| format!("{key}={}:{}:{}", l.inside, l.outside, l.count);
+        lines.iter().map(line).collect::<Vec<_>>()
+    };
     match userns {
+        Userns::Mapped(_) => "private".to_owned(),
+        Userns::Auto { size, uids, gids } => {
+            let size = size.iter().map(|n| format!("size={n}"));
+            let all = size.chain(map(uids, "uidmapping")).chain(map(gids, "gidmapping"));
+            let words: Vec<String> = all.collect();
+            if words.is_empty() { "auto".to_owned() } else { format!("auto:{}", words.join(",")) }
+        }
         Userns::Host => String::new(),
         Userns::NoMap => "nomap".to_owned(),
         Userns::Container(id) => format!("container:{id}"),
         Userns::KeepId { uid, gid } => {
-            let word = |name: &str, id: &Option<u32>| id.map(|id| format!("{name}={id}"));
-            let words: Vec<String> = word("uid", uid).into_iter().chain(word("gid", gid)).collect();
+            let word = |name: &str, id: Option<u32>| id.map(|id| format!("{name}={id}"));
+            let words: Vec<String> = word("uid", *uid).into_iter().chain(word("gid", *gid)).collect();
             if words.is_empty() { "keep-id".to_owned() } else { format!("keep-id:{}", words.join(",")) }
         }
     }
@@ -193,6 +213,8 @@ fn security(options: &Options) -> Vec<String> {
     if options.no_new_privileges {
         shown.push("no-new-privileges".to_owned());
     }
+    shown.extend(options.selinux.iter().map(|word| format!("label={word}")));
+    shown.extend(options.apparmor.iter().map(|profile| format!("apparmor={profile}")));
     match &options.seccomp {
         Seccomp::Default => {}
         Seccomp::Unconfined => shown.push("seccomp=unconfined".to_owned()),
@@ -200,6 +222,14 @@ fn security(options: &Options) -> Vec<String> {
     }
     if options.unmask {
         shown.push("systempaths=unconfined".to_owned());
+    }
+    for (key, paths) in [("mask", &options.mask), ("unmask", &options.unmasked)] {
+        if !paths.is_empty() {
+            shown.push(format!("{key}={}", paths.join(":")));
+        }
+    }
+    if !options.proc_options.is_empty() {
+        shown.push(format!("proc-opts={}", options.proc_options.join(",")));
     }
     shown
 }

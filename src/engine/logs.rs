@@ -91,7 +91,8 @@ pub fn logs(
             .filter(|source| !source.is_over)
             .filter_map(|source| source.supervisor.as_ref().map(AsFd::as_fd))
             .collect();
-        let also = Also { readable: &supervisors, reader: options.reader, until: options.until };
+        let also =
+            Also { readable: &supervisors, reader: options.reader, until: options.until, deadline: None };
         if watch.wait(&also)? {
             return Ok(());
         }

@@ -16,6 +16,7 @@ pub mod export;
 pub mod files;
 pub mod guest;
 pub mod health;
+mod id_range;
 mod identity;
 pub mod inspect;
 mod inspect_config;

@@ -1,10 +1,12 @@
 //! Finding what a crash left, by whoever meets it: containers whose supervisor vanished, drafts nobody makes any more.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
 
+use crate::fs;
 use crate::network::heal;
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::kin;
@@ -103,6 +105,13 @@ pub(super) fn has_ended(pidfd: &std::os::fd::OwnedFd) -> bool {
     let mut fds = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
+}
+
+/// Whether a container's init has ended, or is ending: then its files are let go of first, and its pidfd can be read last.
+pub(super) fn is_ending(state: &State) -> bool {
+    let Some(init) = container::open_process(state.init) else { return true };
+    let root = Path::new("/proc").join(state.init.pid.to_string()).join("root");
+    has_ended(&init) || matches!(fs::read_link(&root), Ok(None))
 }
 
 /// Between two looks at what nobody announces.

@@ -17,6 +17,9 @@ pub fn rename(engine: &Engine, wanted: &str, name: &str) -> Result<()> {
             .hint("a name is made of a-z A-Z 0-9 _ . - and begins with a letter or digit");
     }
     let dir = engine.find(wanted)?;
+    if dir.record().is_ok_and(|record| record.name == name) {
+        return Err(anyhow!("it is called {name} already")).with_context(about);
+    }
     reap::settle_name(&engine.store, name)?;
     let old = dir.rename(&engine.store, name).with_context(about)?;
     let mut record = dir.record().with_context(about)?;

@@ -10,6 +10,7 @@ use super::reap;
 use crate::error::ResultExt;
 use crate::event::Sink;
 use crate::fs;
+use crate::host::Ids;
 use crate::oci::runtime::{LinuxResources, Spec};
 use crate::runtime::cgroup;
 use crate::runtime::sealed::{self, Executable};
@@ -55,11 +56,20 @@ pub fn make(
         full_isolation: wanted.options.full_isolation,
         shares_pids: !wanted.options.pid.is_own(),
     };
-    let executable = sealed::executable()?;
-    // A program that is started before its ids are mapped has no rights in the name space. newuidmap and newgidmap keep
-    // two processors busy; planning goes better with the supervisor's start-up than with them.
-    let holder = entering.map(Entering::finish).transpose()?;
-    let supervisor = supervise(&dir, executable, role, options, events)?;
+    let finish = || entering.map(Entering::finish).transpose();
+    let has_ranges = matches!(engine.host.ids, Ids::Ranges { .. });
+    let (supervisor, holder) = if options.foreground && has_ranges && engine.host.executable_is_out_of_reach {
+        // A copy holds the command's memory: fine for one that lives no longer. It has our rights, mapped or not. With one
+        // id it would not do: memory that was there before the name space is out of the emulation's reach.
+        let supervisor = supervise(&dir, None, role, options, events)?;
+        (supervisor, finish()?)
+    } else {
+        let executable = sealed::executable(&engine.host)?;
+        // A program that is started before its ids are mapped has no rights in the name space. newuidmap and newgidmap
+        // keep two processors busy; planning goes better with the supervisor's start-up than with them.
+        let holder = finish()?;
+        (supervise(&dir, Some(executable), role, options, events)?, holder)
+    };
     let created = create::create(engine, id, wanted)?;
     drop(holder);
     Ok((created, supervisor))
@@ -137,8 +147,8 @@ pub fn start_changed(
     };
     let about = || format!("cannot start {}", record.name);
     super::mounts::fill_if_unfilled(&engine.store, &dir, &record).with_context(about)?;
-    let supervisor = sealed::executable()
-        .and_then(|executable| supervise(&dir, executable, role, options, events))
+    let supervisor = sealed::executable(&engine.host)
+        .and_then(|executable| supervise(&dir, Some(executable), role, options, events))
         .with_context(about)?;
     begin(supervisor, &record, &resources, lock, options, events).map(Some)
 }
@@ -154,7 +164,7 @@ struct Role {
 /// Starts the supervisor.
 fn supervise(
     dir: &ContainerDir,
-    executable: Executable,
+    executable: Option<Executable>,
     role: Role,
     options: StartOptions,
     events: Sink<'_>,

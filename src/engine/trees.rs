@@ -44,9 +44,10 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Trees> {
     // What is in memory is seen from inside, with the owners that it has there.
     let in_memory = status.run().filter(|state| state.driver == "overlay-memory");
     if let Some(state) = in_memory {
-        let root = root_in_memory(engine, state)?;
-        let before = Some(layers(engine, &record, None)?);
-        return trees(&dir, record, (Source::one_mount(root), None, before), None);
+        let root = root_in_memory(engine, &record, state)?;
+        let moves = files::outside_moves(engine, &dir, &record)?;
+        let before = Some(layers(engine, &record, moves.clone())?);
+        return trees(&dir, record, (Source::one_mount(root), None, before), moves);
     }
     if matches!(status, Status::Restarting(..)) {
         anyhow::bail!("it is restarting: wait until it runs");
@@ -56,7 +57,7 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Trees> {
     let moves = moves_of(&engine.store, &dir, &record)?;
     let copied = dir.file("rootfs");
     if fs::metadata(&copied)?.is_some() {
-        let before = Some(layers(engine, &record, moves)?);
+        let before = Some(layers(engine, &record, moves.clone())?);
         return trees(&dir, record, (Source::plain(open_dir(&copied)?), None, before), moves);
     }
     if let container::Source::Dir { path, throw_away: false } = &record.source {
@@ -64,7 +65,7 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Trees> {
         return trees(&dir, record, (now, None, None), None);
     }
     let upper = dir.file("upper");
-    let lower = lower(engine, &record, moves)?;
+    let lower = lower(engine, &record, moves.clone())?;
     let stack = || std::iter::once(upper.as_path()).chain(lower.iter().map(PathBuf::as_path));
     let ids = &engine.store.ids;
     let now = Source::stacked(ids, stack())?;
@@ -98,7 +99,7 @@ impl Trees {
     /// Reads an inode of these trees, as it is in the container.
     pub fn read(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Inode> {
         let mut inode = inode::read(parent, name, path)?;
-        inode.undo(self.moves);
+        inode.undo(self.moves.as_ref());
         Ok(inode)
     }
 
@@ -129,9 +130,9 @@ fn layers(engine: &Engine, record: &Record, moves: Option<Moves>) -> Result<Sour
 }
 
 /// The changes are in memory, and only to be seen from inside.
-fn root_in_memory(engine: &mut Engine, state: &State) -> Result<OwnedFd> {
-    let init = container::open_process(state.init).ok_or_else(|| anyhow!("it has just ended"))?;
-    userns::join(&engine.host, &init)?;
+fn root_in_memory(engine: &mut Engine, record: &Record, state: &State) -> Result<OwnedFd> {
+    let process = container::open_process(files::seen_from(record, state));
+    userns::join(&engine.host, &process.ok_or_else(|| anyhow!("it has just ended"))?)?;
     engine.store.ids = crate::host::current_ids()?;
     let root = open_dir(Path::new(&format!("/proc/{}/root", state.init.pid)))?;
     container::open_process(state.init).context("it has just ended")?;

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
@@ -93,7 +94,7 @@ impl Waiter {
     }
 
     /// Waits; the exit code, where the condition has one. An error after `until`.
-    pub fn wait(mut self, engine: &Engine, until: Option<Timestamp>) -> Result<i32> {
+    pub fn wait(mut self, engine: &Engine, until: Option<Instant>) -> Result<i32> {
         loop {
             let status = self.status(engine)?;
             // It is out of sight before its supervisor tells how it ended.
@@ -111,9 +112,9 @@ impl Waiter {
                 .flat_map(|(socket, pidfd)| [Some(socket.as_fd()), pidfd.as_ref().map(AsFd::as_fd)])
                 .flatten()
                 .collect();
-            self.watch.wait(&Also { readable: &readable, until, reader: None })?;
+            self.watch.wait(&Also { readable: &readable, deadline: until, ..Also::default() })?;
             self.hear();
-            if until.is_some_and(|until| Timestamp::now() >= until) {
+            if until.is_some_and(|until| Instant::now() >= until) {
                 let status = self.status(engine)?;
                 let met = self.met(status.as_ref())?;
                 return met.with_context(|| {

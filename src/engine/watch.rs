@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -21,8 +22,10 @@ pub struct Also<'a> {
     pub readable: &'a [BorrowedFd<'a>],
     /// A stream whose reader goes away.
     pub reader: Option<BorrowedFd<'a>>,
-    /// A moment.
+    /// A moment by the clock on the wall.
     pub until: Option<Timestamp>,
+    /// A moment that stays where it is when that clock is set.
+    pub deadline: Option<Instant>,
 }
 
 impl Watch {
@@ -49,9 +52,14 @@ impl Watch {
     /// Waits for a change, or for what else is given; whether the reader is gone. A change since the last wait ends this
     /// one at once.
     pub fn wait(&self, also: &Also<'_>) -> Result<bool> {
-        let left = also.until.map(|until| {
+        let by_wall = also.until.map(|until| {
             let left = until.duration_since(Timestamp::now()).max(jiff::SignedDuration::ZERO);
-            Timespec { tv_sec: left.as_secs(), tv_nsec: left.subsec_nanos().into() }
+            left.unsigned_abs()
+        });
+        let by_deadline = also.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = by_wall.into_iter().chain(by_deadline).min().map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
         });
         let mut fds = vec![PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
         fds.extend(also.readable.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));

@@ -19,8 +19,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::event::Event;
 use crate::event::Sink;
 use crate::fs;
-use crate::oci::DiffId;
-use crate::oci::Digest;
+use crate::oci::{Algorithm, DiffId, Digest};
 use crate::store::Store;
 use crate::store::blob;
 use crate::store::image::DOCUMENT_LIMIT;
@@ -212,13 +211,20 @@ impl Archive {
         let (start, mut content) = compression::peek(content, 512)?;
         let name = normal(&member.path, "").unwrap_or_default();
         let named: Option<Digest> =
-            name.strip_prefix("blobs/sha256/").and_then(|hex| format!("sha256:{hex}").parse().ok());
+            name.strip_prefix("blobs/").and_then(|path| path.replacen('/', ":", 1).parse().ok());
         if compression::sniff(&start)? != Compression::None {
             let Some(digest) = named else {
                 return self.unpack(store, None, content, &name, member.size, events).map(Some);
             };
             self.spool(store, pins, &digest, &mut content)?;
             return Ok(Some(Item::Blob(digest)));
+        }
+        if let Some(digest) =
+            named.as_ref().filter(|d| d.algorithm() != Algorithm::default() && is_tar(&start))
+        {
+            // Its diff id is mostly of another algorithm, and only its config says which.
+            self.spool(store, pins, digest, &mut content)?;
+            return Ok(Some(Item::Blob(digest.clone())));
         }
         if is_tar(&start) {
             let diff_id = named.map(DiffId);
@@ -244,7 +250,7 @@ impl Archive {
         if self.blobs.contains_key(digest) || blob::exists(store, digest)? {
             return Ok(());
         }
-        let mut writer = blob::Writer::new(store)?;
+        let mut writer = blob::Writer::new(store, digest.algorithm())?;
         io::copy(content, &mut writer).with_context(|| format!("cannot write blob {digest}"))?;
         self.blobs.insert(digest.clone(), writer.seal(Some(digest))?);
         Ok(())

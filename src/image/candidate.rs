@@ -3,14 +3,15 @@
 use crate::oci::DiffId;
 use crate::oci::Digest;
 use crate::oci::Reference;
+use crate::store::image::Document;
 
 /// An image of an archive.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     /// The manifest, if the format has one; its digest was verified.
-    pub manifest: Option<Vec<u8>>,
+    pub manifest: Option<Document>,
     /// The config; its digest was verified, if there was one to verify.
-    pub config: Vec<u8>,
+    pub config: Document,
     /// The layers, lowest first.
     pub layers: Vec<Listed>,
     /// The names that the archive gives it.

@@ -9,7 +9,7 @@ use crate::oci::{Digest, Reference};
 use crate::spec::Options;
 use crate::store::Store;
 use crate::store::blob;
-use crate::store::image::{self, DOCUMENT_LIMIT, Parts};
+use crate::store::image::{self, DOCUMENT_LIMIT, Document, Parts};
 use crate::store::layer::Unpacked;
 
 use super::Platform;
@@ -138,8 +138,9 @@ pub fn publish(
         None => _ = fields.insert("history".into(), json!([step])),
     }
     let config = document.to_string().into_bytes();
-    let id = Digest::of(&config);
-    let manifest = manifest::build(&config, &layers);
+    let manifest = Document::of(manifest::build(&config, &layers));
+    let config = Document::of(config);
+    let id = config.digest.clone();
     let layers = made.layer.into_iter().collect();
     let parts = Parts { manifest, config, blobs: Vec::new(), layers, index: None };
     image::publish(store, parts, reference.map_or(&[], std::slice::from_ref))?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Event;
 use crate::event::Sink;
 use crate::oci::Reference;
-use crate::store::image::parse_config;
+use crate::store::image::{Document, parse_config};
 
 use super::archive::Archive;
 use super::candidate::Candidate;
@@ -55,7 +55,7 @@ fn candidate(archive: &Archive, entry: Entry, events: Sink<'_>) -> Result<Candid
         .map(|(member, diff_id)| Listed { member, diff_id, blob: None })
         .collect();
     let names = names(entry.repo_tags.unwrap_or_default(), events);
-    Ok(Candidate { manifest: None, config, layers, names })
+    Ok(Candidate { manifest: None, config: Document::of(config), layers, names })
 }
 
 /// The tags that are references; the others are left out, aloud, since the image is as good without.

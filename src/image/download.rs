@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use sha2::{Digest as _, Sha256};
 
 use crate::oci::Digest;
 use crate::store::partial::Partial;
@@ -76,7 +75,7 @@ pub fn download(
         partial.clear()?;
     }
     let there = partial.len()?;
-    let mut hasher = Sha256::new();
+    let mut hasher = digest.algorithm().hasher();
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
     // Whoever reads along may have it at once: it is no better and no worse after it was hashed.
@@ -103,7 +102,7 @@ pub fn download(
         mark.set(|state| state.written = at);
         progress(at);
     }
-    let found = Digest::from_hash(hasher.finalize().as_slice());
+    let found = hasher.finish();
     if found != *digest {
         return Err(WrongDigest { wanted: digest.clone(), found }.into());
     }

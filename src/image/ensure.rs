@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::error::NotFound;
 use crate::event::{Event, Sink};
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference};
 use crate::registry::Client;
 use crate::store::Store;
 use crate::store::image;
@@ -147,7 +147,7 @@ fn pull_options(options: &Options) -> pull::Options {
 /// The name; what can only be an id is an image that is not there.
 fn name(name_or_id: &str) -> Result<Reference> {
     let is_id = |t: &str| t.len() == 64 && t.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_id(name_or_id.strip_prefix("sha256:").unwrap_or(name_or_id)) {
+    if is_id(name_or_id) || name_or_id.parse::<Digest>().is_ok() {
         return Err(NotFound { kind: "image", name: name_or_id.to_owned() }.into());
     }
     Ok(name_or_id.parse()?)

@@ -13,8 +13,8 @@ use crate::oci::Reference;
 use crate::store::Store;
 use crate::store::draft;
 use crate::store::image;
-use crate::store::image::Parts;
 use crate::store::image::names;
+use crate::store::image::{Document, Parts};
 use crate::store::journal::{self, Event};
 use crate::store::layer;
 
@@ -69,8 +69,9 @@ pub fn import(store: &Store, options: &Options, events: Sink<'_>) -> Result<Impo
         size: layer.layer.size,
     };
     let config = document(options, config, &entry.digest);
-    let manifest = manifest::build(&config, &[entry]);
-    let id = Digest::of(&config);
+    let manifest = Document::of(manifest::build(&config, &[entry]));
+    let config = Document::of(config);
+    let id = config.digest.clone();
     let parts = Parts { manifest, config, blobs: Vec::new(), layers: vec![layer], index: None };
     let manifest = image::publish(store, parts, options.reference.as_slice()).with_context(about)?;
     journal::note(store, &Event::of_image("import", &id, options.reference.as_ref()));

@@ -19,7 +19,7 @@ use crate::store::Store;
 use crate::store::blob;
 use crate::store::draft;
 use crate::store::image;
-use crate::store::image::Parts;
+use crate::store::image::{Document, Parts};
 use crate::store::journal::{self, Event};
 use crate::store::layer;
 use crate::store::pin::Pins;
@@ -134,13 +134,15 @@ fn load_one(
     }
     for listed in &candidate.layers {
         layers.extend(archive.layers.remove(&listed.diff_id));
-        blobs.extend(listed.blob.as_ref().and_then(|(digest, _)| archive.blobs.remove(digest)));
+        // One that is named by its diff id is the layer itself.
+        let blob = listed.blob.as_ref().filter(|(digest, _)| *digest != listed.diff_id.0);
+        blobs.extend(blob.and_then(|(digest, _)| archive.blobs.remove(digest)));
     }
     let manifest = match &candidate.manifest {
-        Some(bytes) => bytes.clone(),
-        None => plain_manifest(store, &candidate, &layers)?,
+        Some(manifest) => manifest.clone(),
+        None => Document::of(plain_manifest(store, &candidate, &layers)?),
     };
-    let id = Digest::of(&candidate.config);
+    let id = candidate.config.digest.clone();
     let parts = Parts { manifest, config: candidate.config, blobs, layers, index: None };
     let manifest = image::publish(store, parts, &candidate.names)?;
     Ok(Loaded { id, manifest, names: candidate.names })
@@ -198,6 +200,13 @@ fn jobs(store: &Store, pins: &Pins, archive: &Archive, candidate: &Candidate) ->
 /// A layer that was unpacked while the archive was read, before anybody knew what it should be.
 fn check_layer(archive: &Archive, found: &DiffId, listed: &Listed) -> Result<()> {
     let Listed { member, diff_id, blob } = listed;
+    if found.0.algorithm() != diff_id.0.algorithm() {
+        return Err(anyhow::anyhow!(
+            "cannot use the layer {member}: it was compared with a sha256 digest as it came, and should be {}",
+            diff_id.0
+        ))
+        .hint("load the archive from a file: it is then known before what its layers should be");
+    }
     if found != diff_id {
         bail!("cannot use the layer {member}: its content has digest {}, not {}", found.0, diff_id.0);
     }
@@ -214,11 +223,15 @@ fn read_layer(store: &Store, job: Job, windows: &Windows, progress: &Progress) -
     let Job { listed, source, keep } = job;
     let about = || format!("cannot use the layer {}", listed.member);
     let total = source.size();
-    let copy = if keep { Some(blob::Writer::new(store)?) } else { None };
+    let copy = match &listed.blob {
+        Some((digest, _)) if keep => Some(blob::Writer::new(store, digest.algorithm())?),
+        _ => None,
+    };
     let mut tee = Tee { input: Watched::new(source, listed.diff_id.0.short(), total, progress), copy };
     let (compression, tar) = compression::decompress(&mut tee, windows).with_context(about)?;
     if let Some((digest, _)) = &listed.blob
         && compression == Compression::None
+        && digest.algorithm() == listed.diff_id.0.algorithm()
         && *digest != listed.diff_id.0
     {
         bail!("cannot use blob {digest}: it is not compressed, so its digest should be {}", listed.diff_id.0);
@@ -244,7 +257,7 @@ fn plain_manifest(store: &Store, candidate: &Candidate, unpacked: &[layer::Unpac
         let media_type = manifest::LAYER_TAR.to_owned();
         entries.push(LayerEntry { media_type, digest: diff_id.0.clone(), size: layer.size });
     }
-    Ok(manifest::build(&candidate.config, &entries))
+    Ok(manifest::build(&candidate.config.bytes, &entries))
 }
 
 /// Reads, and writes what was read.

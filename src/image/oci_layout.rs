@@ -11,7 +11,7 @@ use crate::oci::Reference;
 use crate::oci::image::Descriptor;
 use crate::oci::image::ImageIndex;
 use crate::oci::image::ImageManifest;
-use crate::store::image::parse_config;
+use crate::store::image::{Document, parse_config};
 
 use super::Platform;
 use super::archive::Archive;
@@ -52,7 +52,7 @@ pub fn single(archive: &Archive, manifest_json: Vec<u8>, platform: &Platform) ->
             let all: Vec<&Descriptor> = index.manifests().iter().filter(|d| is_image(d)).collect();
             candidate(archive, choose(&all, platform)?, platform, Vec::new(), 0)
         }
-        Err(_) => from_manifest(archive, manifest_json, Vec::new()),
+        Err(_) => from_manifest(archive, Document::of(manifest_json), Vec::new()),
     }
 }
 
@@ -105,30 +105,30 @@ fn candidate(
     names: Vec<Reference>,
     depth: u32,
 ) -> Result<Candidate> {
-    let bytes = document(archive, descriptor)?;
+    let found = document(archive, descriptor)?;
     match descriptor.media_type().to_string().as_str() {
         manifest::INDEX | manifest::DOCKER_INDEX if depth < 4 => {
             let about = || format!("cannot read the index {}", descriptor.digest());
-            let index: ImageIndex = serde_json::from_slice(&bytes).with_context(about)?;
+            let index: ImageIndex = serde_json::from_slice(&found.bytes).with_context(about)?;
             let all: Vec<&Descriptor> = index.manifests().iter().filter(|d| is_image(d)).collect();
             candidate(archive, choose(&all, platform)?, platform, names, depth + 1)
         }
-        manifest::MANIFEST | manifest::DOCKER_MANIFEST => from_manifest(archive, bytes, names),
+        manifest::MANIFEST | manifest::DOCKER_MANIFEST => from_manifest(archive, found, names),
         other => bail!("cannot use {}: {other} is not the manifest of an image", descriptor.digest()),
     }
 }
 
-fn from_manifest(archive: &Archive, bytes: Vec<u8>, names: Vec<Reference>) -> Result<Candidate> {
-    let about = || format!("cannot read the manifest {}", Digest::of(&bytes));
+fn from_manifest(archive: &Archive, found: Document, names: Vec<Reference>) -> Result<Candidate> {
+    let about = || format!("cannot read the manifest {}", found.digest);
     // Docker's first format has no config, which as an error of the JSON reader would be hard to understand.
-    let version = serde_json::from_slice::<Value>(&bytes).with_context(about)?["schemaVersion"].clone();
+    let version = serde_json::from_slice::<Value>(&found.bytes).with_context(about)?["schemaVersion"].clone();
     if version != 2 {
-        bail!("cannot read the manifest {}: its schemaVersion is {version}, not 2", Digest::of(&bytes));
+        bail!("{}: its schemaVersion is {version}, not 2", about());
     }
-    let parsed: ImageManifest = serde_json::from_slice(&bytes).with_context(about)?;
+    let parsed: ImageManifest = serde_json::from_slice(&found.bytes).with_context(about)?;
     let config = document(archive, parsed.config())?;
-    let (_, diff_ids) = parse_config(&config)
-        .with_context(|| format!("cannot read the config {}", parsed.config().digest()))?;
+    let (_, diff_ids) =
+        parse_config(&config.bytes).with_context(|| format!("cannot read the config {}", config.digest))?;
     if parsed.layers().len() != diff_ids.len() {
         bail!(
             "cannot match the layers of {}: the manifest has {} and the config {}",
@@ -144,11 +144,11 @@ fn from_manifest(archive: &Archive, bytes: Vec<u8>, names: Vec<Reference>) -> Re
         let member = member(archive, &digest)?;
         layers.push(Listed { member, diff_id, blob: Some((digest, descriptor.size())) });
     }
-    Ok(Candidate { manifest: Some(bytes), config, layers, names })
+    Ok(Candidate { manifest: Some(found), config, layers, names })
 }
 
 /// A document, with its size and digest verified.
-pub(super) fn document(archive: &Archive, descriptor: &Descriptor) -> Result<Vec<u8>> {
+pub(super) fn document(archive: &Archive, descriptor: &Descriptor) -> Result<Document> {
     let digest = manifest::digest(descriptor)?;
     let Some(bytes) = archive.document(&member(archive, &digest)?)? else {
         bail!("cannot find blob {digest}");
@@ -156,16 +156,17 @@ pub(super) fn document(archive: &Archive, descriptor: &Descriptor) -> Result<Vec
     if bytes.len() as u64 != descriptor.size() {
         bail!("cannot use blob {digest}: it has {} bytes, not {}", bytes.len(), descriptor.size());
     }
-    if Digest::of(&bytes) != digest {
-        bail!("cannot use blob {digest}: its content has digest {}", Digest::of(&bytes));
+    let found = digest.algorithm().digest(&bytes);
+    if found != digest {
+        bail!("cannot use blob {digest}: its content has digest {found}");
     }
-    Ok(bytes)
+    Ok(Document { digest, bytes })
 }
 
 /// The member that should hold these bytes.
 pub(super) fn member(archive: &Archive, digest: &Digest) -> Result<String> {
     let hex = digest.hex();
-    for name in [format!("blobs/sha256/{hex}"), hex.to_owned(), format!("{hex}.manifest.json")] {
+    for name in [format!("blobs/{}", digest.path()), hex.to_owned(), format!("{hex}.manifest.json")] {
         if archive.item(&name)?.is_some() {
             return Ok(name);
         }

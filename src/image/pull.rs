@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::store::blob;
 use crate::store::draft;
 use crate::store::image::DOCUMENT_LIMIT;
-use crate::store::image::{self, Parts, names, parse_config};
+use crate::store::image::{self, Document, Parts, names, parse_config};
 use crate::store::journal;
 use crate::store::layer;
 use crate::store::partial;
@@ -186,8 +186,8 @@ fn get(
     let about = || format!("cannot use the manifest {}", found.digest);
     let parsed: ImageManifest = serde_json::from_slice(&found.bytes).with_context(about)?;
     let config = config(store, &pins, repository, parsed.config())?;
-    let (image_config, diff_ids) = parse_config(&config)
-        .with_context(|| format!("cannot read the config {}", parsed.config().digest()))?;
+    let (image_config, diff_ids) =
+        parse_config(&config.bytes).with_context(|| format!("cannot read the config {}", config.digest))?;
     check_platform(&image_config, &wanted, options.platform.is_some(), top == found.digest, events)?;
     if parsed.layers().len() != diff_ids.len() {
         bail!(
@@ -219,11 +219,12 @@ fn get(
     }
     let open = |layer: &Wanted, from| open(repository, layer, from);
     let got = layers::get(store, layers, &open, events)?;
-    let id = Digest::of(&config);
+    let id = config.digest.clone();
     let index = (top != found.digest).then(|| top.clone());
     // Its partials stay locked until everything is in its place.
     let layers::Got { layers, blobs, held: _held } = got;
-    let parts = Parts { manifest: found.bytes, config, blobs, layers, index };
+    let manifest = Document { digest: found.digest, bytes: found.bytes };
+    let parts = Parts { manifest, config, blobs, layers, index };
     let published = image::publish(store, parts, names);
     let manifest =
         published.or_else(|error| if is_disk_full(&error) { layer::explain(error) } else { Err(error) })?;
@@ -275,13 +276,13 @@ fn up_to_date(
     }))
 }
 
-/// The config's bytes: the store's, or the registry's.
+/// The config: the store's, or the registry's.
 fn config(
     store: &Store,
     pins: &Pins,
     repository: &Repository<'_>,
     descriptor: &Descriptor,
-) -> Result<Vec<u8>> {
+) -> Result<Document> {
     let digest = manifest::digest(descriptor)?;
     let media_type = descriptor.media_type().to_string();
     if !CONFIGS.contains(&media_type.as_str()) {
@@ -295,15 +296,15 @@ fn config(
     if blob::exists(store, &digest)?
         && let Ok(bytes) = blob::read(store, &digest, DOCUMENT_LIMIT)
     {
-        return Ok(bytes);
+        return Ok(Document { digest, bytes });
     }
     let open = |from| repository.blob(&digest, from).map(Opened::from);
     let bytes = Fetch::new(&digest, size, 0, &open, &Stop::default()).read_all()?;
-    let found = Digest::of(&bytes);
+    let found = digest.algorithm().digest(&bytes);
     if found != digest {
         bail!("cannot use blob {digest}: its content has digest {found}");
     }
-    Ok(bytes)
+    Ok(Document { digest, bytes })
 }
 
 /// How a layer says that it is packed.

@@ -15,11 +15,10 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 
 use crate::event::{Event, Pushing, Sink};
-use crate::oci::DiffId;
-use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::image::ImageManifest;
-use crate::registry::{Action, Backoff, BlobUnknown, Client, Repository};
+use crate::oci::{Algorithm, DiffId, Digest};
+use crate::registry::{Action, Backoff, BlobUnknown, Client, Manifest, Repository};
 use crate::store::Store;
 use crate::store::blob;
 use crate::store::image;
@@ -153,17 +152,13 @@ pub fn ship(
     ship_config(to, &lenders, &described.id, &described.config_bytes)?;
     let is_as_it_was = entries.iter().zip(&layers).all(|(new, old)| new.digest == old.entry.digest);
     let bytes = if is_as_it_was { bytes } else { rewrite::with_layers(&bytes, &entries)? };
-    put_manifest(to, tag, &manifest::media_type(&bytes)?, &bytes)
+    let digest = if is_as_it_was { manifest_digest.clone() } else { Digest::of(&bytes) };
+    put_manifest(to, tag, &Manifest { digest, media_type: manifest::media_type(&bytes)?, bytes })
 }
 
 /// Puts a manifest whose parts are there already, under a tag or only under its digest.
-pub fn put_manifest(
-    to: &Repository<'_>,
-    tag: Option<&str>,
-    media_type: &str,
-    bytes: &[u8],
-) -> Result<Pushed> {
-    let digest = Digest::of(bytes);
+pub fn put_manifest(to: &Repository<'_>, tag: Option<&str>, manifest: &Manifest) -> Result<Pushed> {
+    let Manifest { digest, media_type, bytes } = manifest;
     let name = tag.map_or_else(|| digest.to_string(), str::to_owned);
     let mut backoff = Backoff::new();
     let mut put = || -> Result<Digest> {
@@ -176,11 +171,7 @@ pub fn put_manifest(
         }
         to.put_manifest(&name, media_type, bytes)
     };
-    let said = put()?;
-    if said != digest {
-        bail!("cannot push the manifest {digest}: the registry took it for {said}");
-    }
-    Ok(Pushed { digest, media_type: media_type.to_owned(), size: bytes.len() as u64 })
+    Ok(Pushed { digest: put()?, media_type: media_type.clone(), size: bytes.len() as u64 })
 }
 
 fn ship_config(to: &Repository<'_>, lenders: &Lenders, digest: &Digest, bytes: &[u8]) -> Result<()> {
@@ -362,7 +353,7 @@ fn pack(
     content: Content,
     progress: &Progress,
 ) -> Result<blob::Sealed> {
-    let mut draft = blob::Writer::new(store)?;
+    let mut draft = blob::Writer::new(store, Algorithm::default())?;
     let total = content.size();
     packing::pack(packing, packing::threads(), total, &mut draft, |out| {
         content.write_to(store, &mut Reported { out, what: &layer.what, done: 0, total, progress })

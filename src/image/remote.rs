@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::image::Descriptor;
 use crate::registry::{Action, Client, Manifest};
+use crate::store::image::Document;
 
 use super::Platform;
 use super::inspect;
@@ -21,7 +21,7 @@ pub struct Remote {
     /// The manifest of the image.
     pub manifest: Manifest,
     /// The config, as it is.
-    pub config: Vec<u8>,
+    pub config: Document,
 }
 
 /// What a name stands for: the manifest, or an index, byte for byte.
@@ -41,7 +41,7 @@ pub fn image(client: &Client, reference: &Reference, platform: &Platform) -> Res
 /// What `inspect` says of it: docker's fields, as far as a registry knows them. `Size` is what a pull would fetch.
 pub fn describe(reference: &Reference, remote: &Remote) -> Result<Value> {
     let about = || format!("cannot read {}", reference.familiar());
-    let document: Value = serde_json::from_slice(&remote.config).with_context(about)?;
+    let document: Value = serde_json::from_slice(&remote.config.bytes).with_context(about)?;
     let parsed: Value = serde_json::from_slice(&remote.manifest.bytes).with_context(about)?;
     let layers = parsed.get("layers").and_then(Value::as_array).cloned().unwrap_or_default();
     let size = layers.iter().filter_map(|l| l["size"].as_u64()).fold(0u64, u64::saturating_add);
@@ -49,7 +49,7 @@ pub fn describe(reference: &Reference, remote: &Remote) -> Result<Value> {
         reference.tag.iter().map(|t| format!("{}:{t}", reference.familiar_repository())).collect();
     let mut value = inspect::of_config(&document);
     let fields = [
-        ("Id", json!(Digest::of(&remote.config).to_string())),
+        ("Id", json!(remote.config.digest.to_string())),
         ("RepoTags", json!(tags)),
         ("RepoDigests", json!([format!("{}@{}", reference.familiar_repository(), remote.top.digest)])),
         ("Size", json!(size)),
@@ -114,7 +114,9 @@ fn one(
     let platform = match listed {
         Some(platform) => Some(platform),
         // An index in an index has none.
-        None => image(client, &own, &Platform::host()).ok().map(|i| platform_of(&i.config)).transpose()?,
+        None => {
+            image(client, &own, &Platform::host()).ok().map(|i| platform_of(&i.config.bytes)).transpose()?
+        }
     };
     if let Some(platform) = platform {
         about["platform"] = platform;

@@ -21,8 +21,7 @@ use crate::oci::image::ImageManifest;
 use crate::store::Store;
 use crate::store::blob;
 use crate::store::image;
-use crate::store::image::DOCUMENT_LIMIT;
-use crate::store::image::Image;
+use crate::store::image::{DOCUMENT_LIMIT, Document, Image};
 use crate::store::journal::{self, Event};
 use crate::store::layer;
 
@@ -32,6 +31,9 @@ use super::content::blob_or_layer;
 use super::docker_archive::Entry;
 use super::manifest;
 use super::manifest::LayerEntry;
+
+/// What a header of a tar can hold of a name.
+const NAME_LIMIT: usize = 100;
 
 /// The form of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,7 @@ pub enum Output<'a> {
 pub fn save(store: &Store, options: &Options, output: Output<'_>) -> Result<()> {
     let saved = saved(store, options)?;
     write_out(store, &saved, options, output)?;
-    let event = |one: &Saved| Event::of_image("save", Digest::of(&one.config), one.names.first());
+    let event = |one: &Saved| Event::of_image("save", one.config.digest.clone(), one.names.first());
     journal::note_all(store, &saved.iter().map(event).collect::<Vec<_>>());
     Ok(())
 }
@@ -84,8 +86,8 @@ fn write_out(store: &Store, saved: &[Saved], options: &Options, output: Output<'
 /// An image that is to be written.
 pub(super) struct Saved {
     pub(super) names: Vec<Reference>,
-    pub(super) manifest: Vec<u8>,
-    pub(super) config: Vec<u8>,
+    pub(super) manifest: Document,
+    pub(super) config: Document,
     pub(super) layers: Vec<LayerEntry>,
 }
 
@@ -102,14 +104,14 @@ fn saved(store: &Store, options: &Options) -> Result<Vec<Saved>> {
     let mut all: Vec<Saved> = Vec::new();
     for (image, names) in chosen {
         let about = || format!("cannot save {}", image.id);
-        let (manifest, layers) = match options.format {
+        let (manifest, config, layers) = match options.format {
             Format::DockerArchive => uncompressed(store, &image).with_context(about)?,
             _ => as_it_is(store, &image).with_context(about)?,
         };
         // Two manifests of one image may have become the same.
         match all.iter_mut().find(|s| s.manifest == manifest) {
             Some(known) => known.names.extend(names),
-            None => all.push(Saved { names, manifest, config: image.config_bytes, layers }),
+            None => all.push(Saved { names, manifest, config, layers }),
         }
     }
     Ok(all)
@@ -142,19 +144,28 @@ fn matches(store: &Store, name_or_id: &str) -> Result<Vec<(Image, Option<Referen
     Ok(vec![(image, name)])
 }
 
+/// A manifest, and the config and the layers that it names.
+type Documents = (Document, Document, Vec<LayerEntry>);
+
 /// A manifest whose layers are the uncompressed tars.
-fn uncompressed(store: &Store, image: &Image) -> Result<(Vec<u8>, Vec<LayerEntry>)> {
+fn uncompressed(store: &Store, image: &Image) -> Result<Documents> {
     let mut layers = Vec::new();
     for diff_id in &image.diff_ids {
         let Some(layer) = layer::find(store, diff_id)? else { bail!("its layer {} is missing", diff_id.0) };
         let media_type = manifest::LAYER_TAR.to_owned();
         layers.push(LayerEntry { media_type, digest: diff_id.0.clone(), size: layer.size });
     }
-    Ok((manifest::build(&image.config_bytes, &layers), layers))
+    Ok(built(image, layers))
+}
+
+/// The manifest that is made for these layers.
+fn built(image: &Image, layers: Vec<LayerEntry>) -> Documents {
+    let manifest = Document::of(manifest::build(&image.config_bytes, &layers));
+    (manifest, Document::of(image.config_bytes.clone()), layers)
 }
 
 /// The manifest that the store has; one in docker's words is said again in the specification's.
-fn as_it_is(store: &Store, image: &Image) -> Result<(Vec<u8>, Vec<LayerEntry>)> {
+fn as_it_is(store: &Store, image: &Image) -> Result<Documents> {
     let bytes = blob::read(store, &image.manifest, DOCUMENT_LIMIT)?;
     let parsed: ImageManifest = serde_json::from_slice(&bytes)?;
     let mut layers = Vec::new();
@@ -167,8 +178,11 @@ fn as_it_is(store: &Store, image: &Image) -> Result<(Vec<u8>, Vec<LayerEntry>)> 
         });
     }
     let is_docker = parsed.media_type().as_ref().is_some_and(|m| m.to_string() == manifest::DOCKER_MANIFEST);
-    let bytes = if is_docker { manifest::build(&image.config_bytes, &layers) } else { bytes };
-    Ok((bytes, layers))
+    if is_docker {
+        return Ok(built(image, layers));
+    }
+    let config = Document { digest: image.id.clone(), bytes: image.config_bytes.clone() };
+    Ok((Document { digest: image.manifest.clone(), bytes }, config, layers))
 }
 
 /// The documents at the top of the layout.
@@ -177,8 +191,8 @@ pub(super) fn documents(saved: &[Saved], format: Format) -> Vec<(&'static str, V
     for image in saved {
         let descriptor = json!({
             "mediaType": manifest::MANIFEST,
-            "digest": Digest::of(&image.manifest).to_string(),
-            "size": image.manifest.len(),
+            "digest": image.manifest.digest.to_string(),
+            "size": image.manifest.bytes.len(),
         });
         for name in &image.names {
             let mut named = descriptor.clone();
@@ -206,9 +220,9 @@ pub(super) fn documents(saved: &[Saved], format: Format) -> Vec<(&'static str, V
 }
 
 fn entry(image: &Saved) -> Entry {
-    let member = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    let member = |digest: &Digest| format!("blobs/{}", digest.path());
     Entry {
-        config: member(&Digest::of(&image.config)),
+        config: member(&image.config.digest),
         repo_tags: (!image.names.is_empty()).then(|| image.names.iter().map(Reference::familiar).collect()),
         layers: Some(image.layers.iter().map(|l| member(&l.digest)).collect()),
     }
@@ -221,7 +235,7 @@ fn archive(store: &Store, saved: &[Saved], options: &Options, out: &mut dyn Writ
             member(out, name, bytes.len() as u64, |out| Ok(out.write_all(&bytes)?))?;
         }
         blobs(store, saved, |digest, size, write| {
-            member(out, &format!("blobs/sha256/{}", digest.hex()), size, write)
+            member(out, &format!("blobs/{}", digest.path()), size, write)
         })?;
         // Two empty blocks end a tar.
         out.write_all(&[0; 1024]).context("cannot write the archive")
@@ -238,10 +252,9 @@ fn blobs(
 ) -> Result<()> {
     let mut seen = BTreeSet::new();
     for image in saved {
-        for bytes in [&image.manifest, &image.config] {
-            let digest = Digest::of(bytes);
+        for Document { digest, bytes } in [&image.manifest, &image.config] {
             if seen.insert(digest.clone()) {
-                each(&digest, bytes.len() as u64, &mut |out| Ok(out.write_all(bytes)?))?;
+                each(digest, bytes.len() as u64, &mut |out| Ok(out.write_all(bytes)?))?;
             }
         }
         for LayerEntry { digest, size, .. } in &image.layers {
@@ -278,15 +291,27 @@ pub(super) fn member(
 /// A member's header.
 pub(super) fn header(out: &mut dyn Write, name: &str, size: u64) -> Result<()> {
     let about = || format!("cannot write {name}");
-    let mut header = tar::Header::new_gnu();
-    header.set_path(name).with_context(about)?;
+    if name.len() > NAME_LIMIT {
+        // A member before it has the name: GNU tar's way, which every reader knows.
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::GNULongName);
+        member_of(out, link, "././@LongLink", name.len() as u64 + 1).with_context(about)?;
+        let mut content = name.as_bytes().to_vec();
+        content.resize((name.len() + 1).next_multiple_of(512), 0);
+        out.write_all(&content).with_context(about)?;
+    }
+    member_of(out, tar::Header::new_gnu(), &name[..name.len().min(NAME_LIMIT)], size).with_context(about)
+}
+
+fn member_of(out: &mut dyn Write, mut header: tar::Header, name: &str, size: u64) -> Result<()> {
+    header.set_path(name)?;
     header.set_size(size);
     header.set_mode(0o644);
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);
     header.set_cksum();
-    out.write_all(header.as_bytes()).with_context(about)
+    Ok(out.write_all(header.as_bytes())?)
 }
 
 /// Writes a file that appears once it is whole; what is not a regular file is written to as it is.
@@ -315,7 +340,8 @@ fn directory(store: &Store, saved: &[Saved], path: &Path) -> Result<()> {
     }
     fs::create_dir_all(&path.join("blobs/sha256"), 0o755)?;
     blobs(store, saved, |digest, _, write| {
-        let blob = path.join("blobs/sha256").join(digest.hex());
+        let blob = path.join("blobs").join(digest.path());
+        fs::create_dir_all(&path.join("blobs").join(digest.algorithm().name()), 0o755)?;
         let mut out = io::BufWriter::new(fs::create_new(&blob, 0o644)?);
         write(&mut out)?;
         out.flush().with_context(|| format!("cannot write {}", blob.display()))

@@ -74,12 +74,17 @@ pub fn usage(store: &Store, in_use: &[InUse], events: Sink<'_>) -> Result<Usage>
     for name in fs::read_dir(&store.data)? {
         let path = store.data.join(&name);
         match name.to_str().unwrap_or_default() {
-            "blobs" => usage.images_bytes += own_size(&path)? + own_size(&path.join("sha256"))?,
+            "blobs" => {
+                usage.images_bytes += own_size(&path)?;
+                for dir in blob::dirs(store)? {
+                    usage.images_bytes += own_size(&dir)?;
+                }
+            }
             "layers" => {
                 usage.images_bytes += own_size(&path)?;
-                trees.extend(children(&path)?.map(|(name, path)| match format!("sha256:{name}").parse() {
-                    Ok(digest) => (Tree::Layer(DiffId(digest)), path),
-                    Err(_) => (Tree::ImagesBesides, path),
+                trees.extend(children(&path)?.map(|(name, path)| match Digest::from_hex(&name) {
+                    Some(digest) => (Tree::Layer(DiffId(digest)), path),
+                    None => (Tree::ImagesBesides, path),
                 }));
             }
             "containers" => {

@@ -7,6 +7,6 @@ pub mod digest;
 pub mod reference;
 pub mod words;
 
-pub use digest::{ChainId, DiffId, Digest};
+pub use digest::{Algorithm, ChainId, DiffId, Digest};
 pub use oci_spec::{image, runtime};
 pub use reference::Reference;

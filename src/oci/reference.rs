@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Digest;
+use super::digest::InvalidDigest;
 
 /// A parsed reference, with docker's defaults filled in except the tag.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -87,45 +88,47 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Reference, InvalidReference> {
         let bad = |why| InvalidReference { text: text.to_owned(), why };
+        // In docker's order, so that of two mistakes the same one is told.
         if text.is_empty() {
             return Err(bad("it is empty"));
         }
-        let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => {
-                (rest, Some(digest.parse().map_err(|_| bad("a digest is sha256: and 64 hex digits"))?))
-            }
-            None => (text, None),
+        if is_id(text) {
+            return Err(bad("a name of 64 hex digits would be taken for an id"));
+        }
+        let (registry, rest) = match text.split_once('/') {
+            Some((host, rest)) if is_registry(host) => (host, rest),
+            _ => ("docker.io", text),
         };
-        let (name, tag) = match rest.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-            _ => (rest, None),
+        if rest.split(':').next().is_some_and(|name| name.to_lowercase() != name) {
+            return Err(bad("the repository name must be lower case"));
+        }
+        if !is_host(registry) {
+            return Err(bad("the registry is not a host name with an optional port"));
+        }
+        let (rest, digest) = match rest.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest)),
+            None => (rest, None),
+        };
+        let (path, tag) = match rest.split_once(':') {
+            Some((path, tag)) => (path, Some(tag)),
+            None => (rest, None),
         };
         if tag.is_some_and(|t| !is_tag(t)) {
             return Err(bad(
                 "a tag is up to 128 letters, digits, '_', '.', '-', and does not start with '.' or '-'",
             ));
         }
-        let (registry, path) = match name.split_once('/') {
-            Some((host, path)) if is_registry(host) => (host, path),
-            _ => ("docker.io", name),
-        };
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
         let is_hub_short = registry == "docker.io" && !path.contains('/');
         let repository = if is_hub_short { format!("library/{path}") } else { path.to_owned() };
-        if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(bad("the repository name must be lower case"));
-        }
-        if !is_host(registry) {
-            return Err(bad("the registry is not a host name with an optional port"));
-        }
-        if is_id(text) {
-            return Err(bad("a name of 64 hex digits would be taken for an id"));
-        }
-        if repository.len() > 255 || !repository.split('/').all(is_component) {
+        // What is no domain counts as part of the path.
+        let n_before = if is_domain(registry) { 0 } else { registry.len() + 1 };
+        if n_before + repository.len() > 255 || !repository.split('/').all(is_component) {
             return Err(bad(
                 "a repository name is made of lower-case letters, digits and single '.', '_', '-' between them",
             ));
         }
+        let digest = digest.map(str::parse).transpose().map_err(|error: InvalidDigest| bad(error.why))?;
         Ok(Reference { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest })
     }
 }
@@ -142,9 +145,16 @@ fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Whether the first component of a name can be a registry. Docker's grammar takes one that is no domain, `a_b.c`, for the
+/// first part of a path without a registry, which comes to the same.
 fn is_host(host: &str) -> bool {
+    is_domain(host) || is_component(host)
+}
+
+fn is_domain(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
-        Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
+        // As docker has it: whether it is an address is found out when it is connected to.
+        Some((address, port)) if is_address(address) => ("v6", port),
         Some(_) => return false,
         None => match host.find(':') {
             Some(at) => host.split_at(at),
@@ -160,6 +170,11 @@ fn is_host(host: &str) -> bool {
     let port_ok = port.is_empty()
         || port.strip_prefix(':').is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
     name.split('.').all(label) && port_ok
+}
+
+/// What the grammar takes for an IPv6 address.
+fn is_address(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
 }
 
 /// One path component: alphanumeric runs joined by `.`, `_`, `__` or any number of `-`.
@@ -201,6 +216,19 @@ mod tests {
         check("index.docker.io/library/a", "docker.io/library/a", "a");
         check("127.0.0.1:5000/a__b--c.d", "127.0.0.1:5000/a__b--c.d", "127.0.0.1:5000/a__b--c.d");
         check("[::1]:5000/a", "[::1]:5000/a", "[::1]:5000/a");
+        // No address, as whoever connects to it finds out.
+        check("[1:2]/a", "[1:2]/a", "[1:2]/a");
+        check("[A]:0/a:1", "[A]:0/a:1", "[A]:0/a:1");
+        check("a_b.c/d", "a_b.c/d", "a_b.c/d");
+        check("A/b:C", "A/b:C", "A/b:C");
+        check("localhost:99999999/a", "localhost:99999999/a", "localhost:99999999/a");
+        check("localhost:5000", "docker.io/library/localhost:5000", "localhost:5000");
+        for (algorithm, n) in [("sha256", 32), ("sha384", 48), ("sha512", 64)] {
+            let digest = format!("{algorithm}:{}", "0a".repeat(n));
+            check(&format!("a@{digest}"), &format!("docker.io/library/a@{digest}"), &format!("a@{digest}"));
+            let full = format!("localhost:1/a/b:c@{digest}");
+            check(&full, &full, &full);
+        }
         // What is shown is read as the same again.
         check("library/a/b", "docker.io/library/a/b", "library/a/b");
         check("docker.io/x.y/z", "docker.io/x.y/z", "docker.io/x.y/z");
@@ -233,5 +261,24 @@ mod tests {
         check("../etc", "registry");
         check(&"a".repeat(64), "id");
         check("a\0b", "repository name is");
+        for host in
+            ["[1:2", "[]:1", "[1:g]", "[1.2:3]", "[::1]x", "[::1]:", "a_b:1", "-a.b", "a..b", "a.b:", "a:b"]
+        {
+            check(&format!("{host}/a"), "the registry is not");
+        }
+        check("[a]/b", "repository name is");
+        check("[]/b", "repository name is");
+        let hex = "0a".repeat(64);
+        check(&format!("a@md5:{}", &hex[..32]), "unsupported digest algorithm");
+        check(&format!("a@sha512-256:{}", &hex[..64]), "a digest is sha256:");
+        check(&format!("a@sha512:{}", &hex[..64]), "a digest is sha512:");
+        check(&format!("a@sha256:{hex}"), "a digest is sha256:");
+        check(&format!("a@sha256:{}", hex[..64].to_uppercase()), "a digest is sha256:");
+        check(&format!("a@SHA256:{}", &hex[..64]), "lower case");
+        check(&format!("a@sha256:{0}@sha256:{0}", &hex[..64]), "a digest is sha256:");
+        check("a/B:-c@d", "lower case");
+        check("a:1\n", "a tag is");
+        check(&format!("a_b.c/{}", "a/".repeat(125) + "a"), "repository name is");
+        assert!(format!("a-b.c/{}", "a/".repeat(127) + "a").parse::<Reference>().is_ok());
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn set_up(bundle: &Bundle<'_>, stdio: &Stdio) -> Result<Option<termin
         dev::populate_by_hand(&root)?;
     }
     if let Some(process) = bundle.spec.process() {
-        super::init::make_cwd(&root, process)?;
+        super::init::make_cwd(&root, process, None)?;
     }
     enter(&root)?;
     lower_open_files();

@@ -4,14 +4,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 
-use super::inner;
+use super::inner::{self, Inner};
 use super::inside::Inside;
 use super::process::reap;
 use super::sync::{self, Message, Socket};
 use super::{Bundle, CreateOptions, Isolation, Stdio, init};
 use crate::error::ResultExt;
 use crate::fs;
-use crate::host::InnerIds;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::sys::process::{self, Forked};
 
@@ -29,7 +28,7 @@ pub struct Init {
     waiter: Option<Waiter>,
     socket: Socket,
     /// The ids of its inner user name space, if it makes one.
-    inner: Option<InnerIds>,
+    inner: Option<Inner>,
 }
 
 /// The parent of a process that is not our own child; it is our child, and ends with the exit code of the process.
@@ -69,7 +68,8 @@ pub fn create(
     };
     drop(theirs);
     drop(stdio);
-    let inner = options.inner.filter(|_| options.isolation == Isolation::Full && options.inner_of.is_none());
+    let inner =
+        options.inner.clone().filter(|_| options.isolation == Isolation::Full && options.inner_of.is_none());
     Init { pid, pidfd, console: None, listener: None, waiter: None, socket: ours, inner }.climb(join)
 }
 
@@ -163,7 +163,8 @@ impl Init {
             match Some((message, fds.into_iter().next())) {
                 Some((Message::Console, fd)) => self.console = fd,
                 Some((Message::Unshared, _)) => {
-                    inner::map(&self.pidfd, self.inner.context("cannot start: no ids were to be mapped")?)?;
+                    let ids = self.inner.as_ref().context("cannot start: no ids were to be mapped")?;
+                    inner::map(&self.pidfd, ids)?;
                     self.socket.send(&Message::Mapped, None)?;
                 }
                 Some((Message::Listener, fd)) => self.listener = fd,

@@ -28,8 +28,9 @@ use super::process::{self, Program};
 use super::rootfs::Root;
 use super::sealed::Executable;
 use super::sync::{self, Message, Socket};
-use super::{Stdio, cgroup, seccomp, tend, terminal};
+use super::{Outside, Stdio, apparmor, cgroup, seccomp, tend, terminal};
 use crate::error::ResultExt;
+use crate::host::Host;
 use crate::oci::runtime::{LinuxSeccomp, Process};
 use crate::sys;
 use crate::sys::process::{Forked, exit_now, fork};
@@ -53,6 +54,9 @@ pub struct Request {
     pub chroot: Option<PathBuf>,
     /// It joins the container's inner user name space.
     pub is_inner: bool,
+    /// Whose its terminal is to be, where that is not ours.
+    #[serde(default)]
+    pub outside: Option<Outside>,
     /// It and all that it starts is ended after so long.
     #[serde(default)]
     pub limit: Option<Duration>,
@@ -76,8 +80,13 @@ pub struct Entering {
 
 /// Starts `enter` for the container whose init is behind `target`. Early: its start-up and the caller's finding out what
 /// to ask for go side by side. If `Entering` is dropped, it ends.
-pub fn begin(target: &OwnedFd, foreground: bool, stdio: Option<[OwnedFd; 3]>) -> Result<Entering> {
-    begin_from(super::sealed::executable()?, target, foreground, stdio)
+pub fn begin(
+    host: &Host,
+    target: &OwnedFd,
+    foreground: bool,
+    stdio: Option<[OwnedFd; 3]>,
+) -> Result<Entering> {
+    begin_from(super::sealed::executable(host)?, target, foreground, stdio)
 }
 
 /// The same from an executable that is sealed already.
@@ -216,6 +225,7 @@ fn set_up(target: &OwnedFd, request: &Request, socket: &Socket) -> Result<Progra
     {
         cgroup::enter(&cgroup.doors()?).context("cannot join the container's cgroup")?;
     }
+    let profile = apparmor::open(process)?;
     join(target, request, !libc::CLONE_NEWPID)?;
     let program = Program::new(
         process.args().as_deref().unwrap_or_default(),
@@ -227,6 +237,7 @@ fn set_up(target: &OwnedFd, request: &Request, socket: &Socket) -> Result<Progra
     if let Some((rows, columns)) = request.terminal {
         let root = Root::open_host(&PathBuf::from("/"))?;
         let terminal = terminal::open(&root, rows, columns)?;
+        terminal.belongs_to(request.outside)?;
         socket.send(&Message::Console, Some(terminal.master.as_fd()))?;
         terminal::make_controlling(&terminal.slave)?;
         process::set_stdio([terminal.slave.as_fd(); 3])?;
@@ -241,6 +252,7 @@ fn set_up(target: &OwnedFd, request: &Request, socket: &Socket) -> Result<Progra
     if request.is_inner && request.chroot.is_none() {
         super::inner::join(target.as_fd())?;
     }
+    profile.map(apparmor::Profile::apply).transpose()?;
     let listener = process::become_user(process, filter.as_deref(), request.emulate)?;
     if let Some(listener) = listener {
         socket.send(&Message::Listener, Some(listener.as_fd()))?;

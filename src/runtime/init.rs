@@ -12,7 +12,8 @@ use super::process::{self, Program};
 use super::rootfs::Root;
 use super::sync::{Message, Socket};
 use super::{
-    Bundle, CreateOptions, Isolation, Rootfs, Stdio, cgroup, dev, idmap, mask, mount, seccomp, terminal,
+    Bundle, CreateOptions, Isolation, Outside, Rootfs, Stdio, apparmor, cgroup, dev, idmap, mask, mount,
+    seccomp, terminal,
 };
 use crate::error::ResultExt;
 use crate::fs;
@@ -23,7 +24,7 @@ use crate::sys;
 /// Sets everything up and becomes the program; returns only an error.
 pub fn run(bundle: &Bundle<'_>, stdio: Stdio, options: &CreateOptions, socket: &Socket) -> anyhow::Error {
     match set_up(bundle, stdio, options, socket) {
-        Ok((program, keep)) => exec(&program, options, socket, keep),
+        Ok((program, keep)) => exec(&program, options, socket, keep.as_ref()),
         Err(error) => error,
     }
 }
@@ -51,11 +52,11 @@ fn set_up(
 
     // A belt beside the braces: the supervisor's pid name space ends us too.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     sys::process::reset_signals();
     let _ = rustix::process::setsid();
     cgroup::enter(&options.cgroup_doors).context("cannot join the container's cgroup")?;
     set_oom_score(process)?;
+    let profile = apparmor::open(process)?;
     rustix::process::umask(Mode::empty());
     let terminal = match options.isolation {
         Isolation::Full => build(bundle, &stdio, options, &linux)?,
@@ -80,6 +81,10 @@ fn set_up(
             None => super::inner::make(socket)?,
         }
     }
+    profile.map(apparmor::Profile::apply).transpose()?;
+    // Until here all our rights are above those of whoever may share our pid name space, and keep them away. Not sooner: the
+    // supervisor has to map our ids, and that of a copied process is nobody's in our user name space (ptrace(2)).
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let listener = process::become_user(process, filter.as_deref(), options.emulate)?;
     if let Some(listener) = listener {
         socket.send(&Message::Listener, Some(listener.as_fd()))?;
@@ -124,18 +129,24 @@ fn build(
     };
     if let Some(terminal) = &terminal {
         dev::console(&root, &terminal.slave)?;
+        terminal.belongs_to(options.outside)?;
     }
     if let Some(process) = spec.process() {
-        make_cwd(&root, process)?;
+        make_cwd(&root, process, options.outside)?;
     }
     enter_root(&root)?;
     protect_paths(linux, spec)?;
     Ok(terminal)
 }
 
-fn exec(program: &Program, _: &CreateOptions, socket: &Socket, reaper: Option<OwnedFd>) -> anyhow::Error {
+fn exec(
+    program: &Program,
+    options: &CreateOptions,
+    socket: &Socket,
+    reaper: Option<&OwnedFd>,
+) -> anyhow::Error {
     match reaper {
-        Some(reaper) => super::reaper::become_it(&reaper, program, socket),
+        Some(reaper) => super::reaper::become_it(reaper, program, socket, options.gate.as_ref()),
         None => program.exec(),
     }
 }
@@ -277,11 +288,17 @@ fn set_sysctls(linux: &Linux) -> Result<()> {
 }
 
 /// Docker makes the working directory where it is missing.
-pub(super) fn make_cwd(root: &Root, process: &Process) -> Result<()> {
+pub(super) fn make_cwd(root: &Root, process: &Process, outside: Option<Outside>) -> Result<()> {
     if process.cwd() == Path::new("/") || root.locate(process.cwd()).is_ok() {
         return Ok(());
     }
-    root.create_dir_all(process.cwd(), Mode::from_raw_mode(0o755)).map(drop)
+    let dir = root.create_dir_all(process.cwd(), Mode::from_raw_mode(0o755))?;
+    if let Some(Outside { root: (uid, gid), .. }) = outside {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::chownat(&dir, c"", Some(uid), Some(gid), rustix::fs::AtFlags::EMPTY_PATH)
+            .context("cannot give the working directory to the container")?;
+    }
+    Ok(())
 }
 
 /// pivot_root(2) onto the container's root and away with the old one.

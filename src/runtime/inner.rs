@@ -13,8 +13,17 @@ use anyhow::{Context, Result};
 
 use super::sync::{Message, Socket};
 use crate::fs;
-use crate::host::{self, InnerIds, extents, place_of_root};
+use crate::host::{self, IdMapping, InnerIds, OwnIds, extents, place_of_root};
 use crate::sys::process;
+
+/// Which ids are in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inner {
+    /// The caller's own; root changes places with them.
+    Caller(InnerIds),
+    /// A range that is the container's alone, and nothing of the caller's: its root is nobody outside.
+    Mapped(OwnIds),
+}
 
 /// In the process that is to live there: makes the name space, and waits until its ids are mapped.
 pub(super) fn make(socket: &Socket) -> Result<()> {
@@ -29,12 +38,17 @@ pub(super) fn join(init: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// On the other side of the ladder, root of the name space around: maps the ids of the process behind `pidfd`.
-pub(super) fn map(pidfd: impl AsFd, ids: InnerIds) -> Result<()> {
+pub(super) fn map(pidfd: impl AsFd, inner: &Inner) -> Result<()> {
     let about = "cannot map ids in the inner user name space";
     let pid = host::visible_pid_of(pidfd.as_fd())?.context("it ended").context(about)?;
-    for (file, own) in [("uid_map", ids.uid), ("gid_map", ids.gid)] {
-        let outer = fs::read_to_string(&PathBuf::from("/proc/self").join(file))?;
-        let text = inner_map(&outer, own);
+    for file in ["uid_map", "gid_map"] {
+        let text = match inner {
+            Inner::Mapped(ids) => IdMapping::text(if file == "uid_map" { &ids.uids } else { &ids.gids }),
+            Inner::Caller(ids) => {
+                let outer = fs::read_to_string(&PathBuf::from("/proc/self").join(file))?;
+                inner_map(&outer, if file == "uid_map" { ids.uid } else { ids.gid })
+            }
+        };
         fs::write(&PathBuf::from(format!("/proc/{pid}/{file}")), text.as_bytes()).context(about)?;
     }
     Ok(())

@@ -5,6 +5,7 @@
 //!
 //! Invariant: whatever of dhow can be seen inside a container runs from `sealed::executable()`.
 
+mod apparmor;
 pub mod cgroup;
 pub mod chroot;
 pub mod create;
@@ -82,11 +83,22 @@ pub enum Isolation {
     Chroot,
 }
 
+/// Ids around a container's inner user name space, of user and group.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub struct Outside {
+    /// Those of its root.
+    pub root: (u32, u32),
+    /// Those of its program's user.
+    pub user: (u32, u32),
+}
+
 /// What creating needs besides bundle and streams.
 #[derive(Debug, Default)]
 pub struct CreateOptions {
     /// Our sealed executable, if the built-in init is to be pid 1 (`--init`).
     pub reaper: Option<OwnedFd>,
+    /// The gate of a built-in init that asks before it ends: see [`reaper`].
+    pub gate: Option<OwnedFd>,
     /// Host directories to show (read-only) under /sys/fs/cgroup: name, path. One with an empty name is the whole tree (v2).
     pub cgroup_dirs: Vec<(String, PathBuf)>,
     /// The doors of the cgroup (v1) that init goes through by itself.
@@ -96,9 +108,11 @@ pub struct CreateOptions {
     /// How far it is kept apart.
     pub isolation: Isolation,
     /// Its program lives in an inner user name space, with these ids.
-    pub inner: Option<crate::host::InnerIds>,
+    pub inner: Option<inner::Inner>,
     /// That name space is another container's.
     pub inner_of: Option<std::fs::File>,
     /// It is to be joined to networks: [`create`] gets [`Inside`] for whom that does.
     pub is_joined: bool,
+    /// Whose what is made in it is to be, where that is not ours.
+    pub outside: Option<Outside>,
 }

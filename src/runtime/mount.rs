@@ -253,7 +253,7 @@ fn check_target(root: &Root, mount: &Mount, target: &OwnedFd) -> Result<()> {
 
 /// Makes the file system of a mount that is no bind mount. Where the kernel refuses proc or sysfs (we are in a container
 /// whose own are masked, or on a network that is not ours) the outer one is bound instead: less private, but it works.
-fn file_system(mount: &Mount) -> Result<OwnedFd> {
+pub fn file_system(mount: &Mount) -> Result<OwnedFd> {
     let words = mount.options().clone().unwrap_or_default();
     let options = parse_options(&words);
     let fs_type = mount.typ().as_deref().unwrap_or("none");

@@ -146,13 +146,12 @@ fn set_ids(process: &Process) -> Result<()> {
     use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
     let user = process.user();
     let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
-    let hint =
-        "only ids that are mapped exist inside; give the user a wider range in /etc/subuid and /etc/subgid";
+    let hint = "only ids that are mapped exist inside: ask for more (--userns auto:size=N), or give the caller a wider range in /etc/subuid and /etc/subgid";
     let about = || format!("cannot become {uid}:{gid} in the container");
     // None at all, as opposed to an empty list: the caller's own are kept.
     if let Some(groups) = user.additional_gids() {
         let groups: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        setgroups(&groups).with_context(about)?;
+        setgroups(&groups).with_context(about).hint(hint)?;
     }
     setresgid(gid, gid, gid).with_context(about).hint(hint)?;
     setresuid(uid, uid, uid).with_context(about).hint(hint)

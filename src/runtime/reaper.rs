@@ -1,12 +1,24 @@
 //! The built-in init (`--init`): pid 1 of the container, which starts the program, passes signals on and reaps orphans.
-//! It is our sealed executable in the role `dhow reap FD PROGRAM...`; behaviour as tini's.
+//! It is our sealed executable in the role `dhow reap FD[,GATE] PROGRAM...`; behaviour as tini's.
+//!
+//! With a gate, a socket to the supervisor, it does not end with its program, but says that the program ended, and ends
+//! when it is let go: others may still be in there.
+//! ```text
+//! init                   supervisor
+//!                   <--  a byte                this signal is for the program
+//!   a byte    -->                              the program ended with this code
+//!                   <--  end of file           end
+//! ```
+//! A signal that comes to init itself is for everybody: after it, it does not ask.
 
-use std::ffi::{CString, OsString};
-use std::os::fd::OwnedFd;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
 use super::process::Program;
@@ -14,30 +26,46 @@ use super::sync::Socket;
 use crate::sys::process::{self, Forked};
 
 /// Called in the container's init: runs the reaper in our place; returns only an error.
-pub fn become_it(executable: &OwnedFd, program: &Program, socket: &Socket) -> anyhow::Error {
-    use std::os::fd::AsFd;
-    let number = match super::init::keep_across_exec(socket.as_fd()) {
-        Ok(number) => number,
+pub fn become_it(
+    executable: &OwnedFd,
+    program: &Program,
+    socket: &Socket,
+    gate: Option<&OwnedFd>,
+) -> anyhow::Error {
+    let keep = |fd: BorrowedFd<'_>| super::init::keep_across_exec(fd).map(|number| number.to_string());
+    let fds = std::iter::once(socket.as_fd()).chain(gate.map(AsFd::as_fd));
+    let numbers = match fds.map(keep).collect::<Result<Vec<_>>>() {
+        Ok(numbers) => numbers.join(","),
         Err(error) => return error,
     };
-    let words = ["dhow".to_owned(), "reap".to_owned(), number.to_string()];
+    let words = ["dhow".to_owned(), "reap".to_owned(), numbers];
     let words: Vec<CString> = words.into_iter().filter_map(|w| CString::new(w).ok()).collect();
     program.exec_via(executable, &words)
 }
 
-/// The role's arguments: the number of the sync socket, then the program.
+/// The descriptors that the role's first argument names: the sync socket, and the gate if there is one.
+pub fn descriptors(word: &OsStr) -> Option<(i32, Option<i32>)> {
+    let mut numbers = word.to_str()?.split(',').map(|n| n.parse().ok());
+    Some((numbers.next()??, numbers.next().flatten()))
+}
+
+/// The role's arguments: the numbers of its descriptors, then the program.
 pub fn main(args: &[OsString]) -> Result<u8> {
-    let number =
-        args.first().and_then(|n| n.to_str()).and_then(|n| n.parse().ok()).context("not started by dhow")?;
-    let sync_fd = process::inherited_fd(number).context("not started by dhow")?;
+    let about = "not started by dhow";
+    let (sync_fd, gate) = args.first().and_then(|word| descriptors(word)).context(about)?;
+    let inherited = |number| {
+        let fd = process::inherited_fd(number).context(about)?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).context("cannot use a socket")?;
+        Ok::<_, anyhow::Error>(fd)
+    };
+    let (sync_fd, gate) = (inherited(sync_fd)?, gate.map(inherited).transpose()?);
     let text = |w: &OsString| w.to_string_lossy().into_owned();
     let program: Vec<String> = args[1..].iter().map(text).collect();
-    run(sync_fd, &program, &crate::host::raw_environment())
+    run(sync_fd, gate, &program, &crate::host::raw_environment())
 }
 
 /// The role: `sync_fd` is the ladder's end, `args` the program, `env` its environment. Returns its exit code.
-fn run(sync_fd: OwnedFd, args: &[String], env: &[String]) -> Result<u8> {
-    rustix::io::fcntl_setfd(&sync_fd, rustix::io::FdFlags::CLOEXEC).context("cannot use the sync socket")?;
+fn run(sync_fd: OwnedFd, gate: Option<OwnedFd>, args: &[String], env: &[String]) -> Result<u8> {
     let socket = Socket::from(sync_fd);
     let all = SigSet::all();
     all.thread_set_mask().context("cannot block signals")?;
@@ -47,7 +75,10 @@ fn run(sync_fd: OwnedFd, args: &[String], env: &[String]) -> Result<u8> {
         Ok(child) => {
             // End of file on the ladder must mean that the program runs.
             drop(socket);
-            serve(&child, &signals)
+            match gate {
+                None => serve(&child, &signals),
+                Some(gate) => serve_gate(&child, &signals, &gate),
+            }
         }
         Err(error) => {
             socket.send_error(&error);
@@ -83,11 +114,57 @@ fn serve((child, child_fd): &Child, signals: &SignalFd) -> Result<u8> {
                     return Ok(code);
                 }
             }
-            // Stop signals are the shell's affair; the terminal gave them to the foreground group already.
-            libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {}
+            number if is_for_shells(number) => {}
             number => {
                 let _ = process::signal(child_fd, number);
             }
+        }
+    }
+}
+
+/// Stop signals are the shell's affair; the terminal gave them to the foreground group already.
+fn is_for_shells(number: i32) -> bool {
+    matches!(number, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
+}
+
+/// The same with a gate.
+fn serve_gate((child, child_fd): &Child, signals: &SignalFd, gate: &OwnedFd) -> Result<u8> {
+    let mut ended: Option<u8> = None;
+    let mut is_to_end = false;
+    loop {
+        let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(gate, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None)).context("cannot wait")?;
+        let (has_signal, has_word) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+        if has_word {
+            let mut word = [0];
+            match rustix::io::read(gate, &mut word) {
+                Ok(1) if ended.is_none() => drop(process::signal(child_fd, word[0].into())),
+                Ok(1) | Err(Errno::INTR | Errno::AGAIN) => {}
+                _ => return Ok(ended.unwrap_or(128 + libc::SIGKILL as u8)),
+            }
+        }
+        if !has_signal {
+            continue;
+        }
+        let Ok(Some(signal)) = signals.read_signal() else { continue };
+        match signal.ssi_signo as i32 {
+            libc::SIGCHLD => {
+                let Some(code) = reap(*child) else { continue };
+                ended = Some(code);
+                if is_to_end || rustix::io::write(gate, &[code]).is_err() {
+                    return Ok(code);
+                }
+            }
+            number if is_for_shells(number) || number == libc::SIGCONT => {}
+            number => match ended {
+                // The terminal that the program had is hung up (tty_ioctl(4)), and we lead its session.
+                Some(_) if signal.ssi_code == libc::SI_KERNEL => {}
+                Some(code) => return Ok(code),
+                None => {
+                    is_to_end |= signal.ssi_code != libc::SI_KERNEL;
+                    let _ = process::signal(child_fd, number);
+                }
+            },
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A container whose program is /proc/self/exe, or one that watches `exec`, gets hold of the file we run from
 //! (CVE-2019-5736). So whatever of us is seen inside a container runs from a copy that has no writable way to the
 //! original: a read-only overlay above its directory (free of cost, and no remount can make it writable, having no upper),
-//! or, where overlay is refused, a sealed memory file.
+//! or, where overlay is refused, a sealed memory file. A user whose dhow belongs to root needs none: root is not mapped in
+//! any name space of theirs, so that the file's own permissions keep everybody away from it.
 
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,6 +15,7 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::fs;
+use crate::host::Host;
 
 /// Our executable, safe to run inside a container.
 ///
@@ -31,7 +33,10 @@ impl AsFd for Executable {
 }
 
 /// Opens our executable for running. Needs a mount name space that we may mount in.
-pub fn executable() -> Result<Executable> {
+pub fn executable(host: &Host) -> Result<Executable> {
+    if host.executable_is_out_of_reach {
+        return Executable::own();
+    }
     let exe = Path::new("/proc/self/exe");
     overlay(exe).or_else(|_| Ok(Executable { file: memory_file(exe)?, _mount: None }))
 }

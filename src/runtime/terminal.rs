@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::Winsize;
 
+use super::Outside;
 use super::rootfs::Root;
 
 /// Both sides of a pty.
@@ -37,6 +38,15 @@ pub fn open(root: &Root, rows: u16, columns: u16) -> Result<Terminal> {
         rustix::termios::tcsetwinsize(&master, size).context("cannot set the terminal's size")?;
     }
     Ok(Terminal { master, slave })
+}
+
+impl Terminal {
+    /// Gives the program's side to the container's user, where that is another id for us.
+    pub fn belongs_to(&self, outside: Option<Outside>) -> Result<()> {
+        let Some(Outside { user, root }) = outside else { return Ok(()) };
+        let (uid, gid) = (rustix::fs::Uid::from_raw(user.0), rustix::fs::Gid::from_raw(root.1));
+        rustix::fs::fchown(&self.slave, Some(uid), Some(gid)).context("cannot give the terminal to its user")
+    }
 }
 
 /// Makes the pty the controlling terminal of our (new) session.

@@ -1,6 +1,7 @@
 //! Image config + options + facts -> the OCI runtime spec. Pure: nothing is opened here.
 
 pub mod capabilities;
+mod hidden;
 pub mod mount;
 pub mod mounts;
 pub mod options;
@@ -98,14 +99,15 @@ fn choose_seccomp(options: &Options, caps: &Capabilities) -> Result<Option<Linux
 }
 
 fn linux(options: &Options, facts: &Facts<'_>, seccomp: Option<LinuxSeccomp>) -> Result<Linux> {
-    let unmasked = options.privileged || options.unmask;
+    let mut masked = hidden::paths(masked_paths(), options);
+    masked.extend(options.mask.iter().cloned());
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(options)?)
         .cgroups_path(format!("dhow/{}", facts.id))
         .resources(resources::build(options, facts)?)
         .devices(facts.devices.clone())
-        .masked_paths(if unmasked { Vec::new() } else { masked_paths() })
-        .readonly_paths(if unmasked { Vec::new() } else { get_default_readonly_paths() })
+        .masked_paths(masked)
+        .readonly_paths(hidden::paths(get_default_readonly_paths(), options))
         .sysctl(options.sysctls.clone().into_iter().collect::<std::collections::HashMap<_, _>>())
         .build()?;
     linux.set_seccomp(seccomp);

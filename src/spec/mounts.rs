@@ -37,13 +37,17 @@ pub(super) fn build(options: &Options, facts: &Facts<'_>) -> Vec<Mount> {
     let fs =
         |target: &str, kind: &str, words: &[&str]| mount(Path::new(target), kind, Path::new(kind), words);
     let write = if options.privileged { "rw" } else { "ro" };
+    let is_cgroup = |pattern: &String| super::hidden::fits(pattern, "/sys/fs/cgroup");
+    let cgroup = if options.unmasked.iter().any(is_cgroup) { "rw" } else { write };
+    let mut proc = vec!["nosuid", "noexec", "nodev"];
+    proc.extend(options.proc_options.iter().map(String::as_str));
     let shm = format!("size={}", options.shm_size.unwrap_or(SHM_SIZE));
     let mut mounts = vec![
-        fs("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        fs("/proc", "proc", &proc),
         fs("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         fs("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
         fs("/sys", "sysfs", &["nosuid", "noexec", "nodev", write]),
-        fs("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", write]),
+        fs("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", cgroup]),
     ];
     match &options.ipc {
         Share::Host if facts.has_mqueue => {

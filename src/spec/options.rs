@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub use super::mount::{Mount, Origin, Recursive};
 pub use super::share::Share;
 pub use crate::endpoint::{Endpoint, Link, Network, Port};
+use crate::host::{IdMapping, OwnIds};
 
 /// Everything that `run` and `create` can ask for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -57,6 +58,21 @@ pub struct Options {
     pub no_new_privileges: bool,
     /// Paths of /proc and /sys stay visible and writable.
     pub unmask: bool,
+    /// Paths, or patterns of paths, that are neither hidden nor made read-only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmasked: Vec<String>,
+    /// Paths that are hidden besides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mask: Vec<String>,
+    /// Options of the mount on /proc.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proc_options: Vec<String>,
+    /// AppArmor's profile, or `unconfined`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
+    /// Words about SELinux's labels, which mean nothing where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub selinux: Vec<String>,
     /// Devices of the host.
     pub devices: Vec<Device>,
     /// Resource limits: name without RLIMIT_, soft, hard.
@@ -183,6 +199,17 @@ pub enum Userns {
     NoMap,
     /// Whoever they are in another container: its id, once the container is planned; before that, as typed.
     Container(String),
+    /// Nobody, in a range of ids that no other container has.
+    Auto {
+        /// How many ids.
+        size: Option<u32>,
+        /// Users that are to be who they are told to be.
+        uids: Vec<IdMapping>,
+        /// Groups likewise.
+        gids: Vec<IdMapping>,
+    },
+    /// Who these maps say.
+    Mapped(OwnIds),
 }
 
 /// What becomes of an image's volumes on which nothing is mounted.

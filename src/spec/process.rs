@@ -46,6 +46,7 @@ pub(super) fn build(
         .build()
         .context("cannot build the process")?;
     process.user_mut().set_umask(options.umask);
+    process.set_apparmor_profile(options.apparmor.clone().filter(|profile| profile != "unconfined"));
     process.set_oom_score_adj(options.oom_score_adj);
     Ok(process)
 }

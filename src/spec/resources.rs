@@ -50,14 +50,24 @@ fn memory(limits: &Limits) -> Result<Option<LinuxMemory>> {
             return Err(anyhow::anyhow!("cannot limit memory and swap together to less than memory alone"))
                 .hint("--memory-swap counts memory too; give at least --memory, or -1");
         }
-        (Some(m), None) => built = built.limit(m),
+        // Docker's default: as much swap as memory.
+        (Some(m), None) => built = built.limit(m).swap(default_swap(m)),
         (Some(m), Some(swap)) => built = built.limit(m).swap(swap),
         (None, None) => {}
     }
     if let Some(reservation) = *memory_reservation {
+        if memory.is_some_and(|m| m < reservation) {
+            return Err(anyhow::anyhow!("cannot reserve more memory than the limit"))
+                .hint("give --memory at least as much as --memory-reservation");
+        }
         built = built.reservation(reservation);
     }
     Ok(Some(built.build()?))
+}
+
+/// Memory and swap together, where only memory was limited.
+pub fn default_swap(memory: i64) -> i64 {
+    memory.saturating_mul(2)
 }
 
 fn cpu(limits: &Limits) -> Result<Option<LinuxCpu>> {

@@ -1,4 +1,5 @@
-//! Blobs: bytes named by their digest (manifests, configs, compressed layers), `blobs/sha256/HEX`.
+//! Blobs: bytes named by their digest (manifests, configs, compressed layers), `blobs/ALGORITHM/HEX`. The directory of an
+//! algorithm other than sha256 is made with its first blob.
 //!
 //! Invariant: a blob in its place is whole and had its digest when it was written; it is never changed.
 
@@ -8,16 +9,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest as _, Sha256};
 
 use crate::error::NotFound;
 use crate::fs;
-use crate::oci::Digest;
+use crate::oci::digest::Hasher;
+use crate::oci::{Algorithm, Digest};
 
 use super::Store;
 use super::draft::{self, Draft, Removed};
 use super::partial::Partial;
 
+const BLOBS: &str = "blobs";
 const CONTENT: &str = "blob";
 const VERIFY_CHUNK: usize = 256 * 1024;
 
@@ -25,7 +27,7 @@ const VERIFY_CHUNK: usize = 256 * 1024;
 pub struct Writer {
     draft: Draft,
     file: File,
-    hasher: Sha256,
+    hasher: Hasher,
     size: u64,
 }
 
@@ -48,11 +50,11 @@ enum Bytes {
 }
 
 impl Writer {
-    /// Begins an empty blob.
-    pub fn new(store: &Store) -> Result<Writer> {
+    /// Begins an empty blob, which is to have a digest of this algorithm.
+    pub fn new(store: &Store, algorithm: Algorithm) -> Result<Writer> {
         let draft = Draft::new(store)?;
         let file = fs::create_new(&draft.path().join(CONTENT), 0o644)?;
-        Ok(Writer { draft, file, hasher: Sha256::new(), size: 0 })
+        Ok(Writer { draft, file, hasher: algorithm.hasher(), size: 0 })
     }
 
     /// Ends the blob, checks its digest and puts it in its place, durably.
@@ -69,7 +71,7 @@ impl Writer {
 
     /// Ends the blob and checks its digest. [`publish`] puts many of them in their places with one sync.
     pub fn seal(self, expected: Option<&Digest>) -> Result<Sealed> {
-        let digest = Digest::from_hash(self.hasher.finalize().as_slice());
+        let digest = self.hasher.finish();
         if let Some(expected) = expected
             && *expected != digest
         {
@@ -95,6 +97,11 @@ impl Sealed {
     /// Puts it in its place. The caller has synced.
     pub(in crate::store) fn place(self, store: &Store) -> Result<()> {
         let to = path(store, &self.digest);
+        if self.digest.algorithm() != Algorithm::default() {
+            let blobs = store.data.join(BLOBS);
+            fs::create_dir_all(&blobs.join(self.digest.algorithm().name()), 0o755)?;
+            fs::open(&blobs)?.sync_all().with_context(|| format!("cannot sync {}", blobs.display()))?;
+        }
         match self.bytes {
             Bytes::Draft(draft) => draft.publish(CONTENT.as_ref(), &to)?,
             Bytes::Partial(partial) => {
@@ -136,7 +143,7 @@ pub fn put(store: &Store, bytes: &[u8]) -> Result<Digest> {
     if exists(store, &digest)? {
         return Ok(digest);
     }
-    let mut writer = Writer::new(store)?;
+    let mut writer = Writer::new(store, digest.algorithm())?;
     writer.write_all(bytes).with_context(|| format!("cannot write blob {digest}"))?;
     writer.finish(store, Some(&digest))?;
     Ok(digest)
@@ -159,7 +166,7 @@ pub fn read(store: &Store, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
     if bytes.len() as u64 > limit {
         bail!("cannot read blob {digest}: it has more than {limit} bytes");
     }
-    if Digest::of(&bytes) != *digest {
+    if digest.algorithm().digest(&bytes) != *digest {
         bail!("cannot read blob {digest}: it was changed on disk");
     }
     Ok(bytes)
@@ -200,7 +207,7 @@ fn locate(store: &Store, digest: &Digest) -> Result<Option<PathBuf>> {
 /// Looks whether a blob of our own is what it is called; the error tells what is wrong with it. Returns its size.
 pub fn verify(store: &Store, digest: &Digest) -> Result<u64> {
     let mut file = fs::open(&path(store, digest))?;
-    let mut hasher = Sha256::new();
+    let mut hasher = digest.algorithm().hasher();
     let mut buffer = vec![0; VERIFY_CHUNK];
     let mut size = 0;
     loop {
@@ -214,7 +221,7 @@ pub fn verify(store: &Store, digest: &Digest) -> Result<u64> {
             Err(error) => return Err(error).context("cannot read it"),
         }
     }
-    let found = Digest::from_hash(hasher.finalize().as_slice());
+    let found = hasher.finish();
     if found != *digest {
         bail!("its content has digest {found}");
     }
@@ -233,9 +240,24 @@ pub fn remove(store: &Store, digest: &Digest) -> Result<()> {
 
 /// All blobs of our own, unsorted.
 pub fn list(store: &Store) -> Result<Vec<Digest>> {
-    let names = fs::read_dir(&store.data.join("blobs/sha256"))?;
-    // What is not named by a digest is not ours.
-    Ok(names.iter().filter_map(|n| format!("sha256:{}", n.to_str()?).parse().ok()).collect())
+    let mut all = Vec::new();
+    for dir in dirs(store)? {
+        // What is not named by a digest is not ours.
+        all.extend(fs::read_dir(&dir)?.iter().filter_map(|n| Digest::from_hex(n.to_str()?)));
+    }
+    Ok(all)
+}
+
+/// The directories that blobs of our own lie in.
+pub fn dirs(store: &Store) -> Result<Vec<PathBuf>> {
+    let mut dirs = Vec::new();
+    for algorithm in Algorithm::ALL {
+        let dir = store.data.join(BLOBS).join(algorithm.name());
+        if fs::symlink_metadata(&dir)?.is_some() {
+            dirs.push(dir);
+        }
+    }
+    Ok(dirs)
 }
 
 fn path(store: &Store, digest: &Digest) -> PathBuf {
@@ -243,7 +265,7 @@ fn path(store: &Store, digest: &Digest) -> PathBuf {
 }
 
 fn path_in(data: &Path, digest: &Digest) -> PathBuf {
-    data.join("blobs/sha256").join(digest.hex())
+    data.join(BLOBS).join(digest.path())
 }
 
 #[cfg(test)]
@@ -271,7 +293,7 @@ mod tests {
     fn a_wrong_blob_is_not_stored() {
         let scratch = Scratch::new(Ids::Root);
         let store = &scratch.store;
-        let mut writer = Writer::new(store).unwrap();
+        let mut writer = Writer::new(store, Algorithm::default()).unwrap();
         writer.write_all(b"abc").unwrap();
         assert!(writer.finish(store, Some(&Digest::of(b"abd"))).is_err());
         assert!(list(store).unwrap().is_empty());
@@ -283,11 +305,37 @@ mod tests {
     }
 
     #[test]
+    fn blobs_of_any_algorithm_lie_beside_each_other() {
+        let scratch = Scratch::new(Ids::Root);
+        let store = &scratch.store;
+        let write = |algorithm: Algorithm, expected: &Digest| {
+            let mut writer = Writer::new(store, algorithm).unwrap();
+            writer.write_all(b"abc").unwrap();
+            writer.finish(store, Some(expected))
+        };
+        for algorithm in Algorithm::ALL {
+            let digest = algorithm.digest(b"abc");
+            assert!(write(algorithm, &algorithm.digest(b"abd")).is_err());
+            assert_eq!(write(algorithm, &digest).unwrap(), (digest.clone(), 3));
+            assert_eq!(read(store, &digest, 3).unwrap(), b"abc");
+            assert_eq!(verify(store, &digest).unwrap(), 3);
+            assert!(store.data.join(format!("blobs/{}/{}", algorithm.name(), digest.hex())).exists());
+        }
+        assert_eq!(list(store).unwrap(), Algorithm::ALL.map(|algorithm| algorithm.digest(b"abc")));
+        let digest = Algorithm::Sha512.digest(b"abc");
+        fs::write(&path(store, &digest), b"abx").unwrap();
+        assert!(read(store, &digest, 3).is_err() && verify(store, &digest).is_err());
+        remove(store, &digest).unwrap();
+        assert_eq!((list(store).unwrap().len(), exists(store, &digest).unwrap()), (2, false));
+        assert!(scratch.is_tidy());
+    }
+
+    #[test]
     fn sealed_blobs_are_published_together() {
         let scratch = Scratch::new(Ids::Root);
         let store = &scratch.store;
         let seal = |text: &[u8]| {
-            let mut writer = Writer::new(store).unwrap();
+            let mut writer = Writer::new(store, Algorithm::default()).unwrap();
             writer.write_all(text).unwrap();
             writer.seal(None).unwrap()
         };

@@ -13,7 +13,7 @@
 //! | files.lock | held by who has the root mounted to copy files while it does not run | cp |
 //! | upper/ work/ merged/ | overlay; or rootfs/ where overlay is refused | supervisor |
 //! | network.json | how it is joined to networks while it runs; kept by `store::network::wired` | supervisor |
-//! | hosts hostname resolv.conf log | | create, supervisor |
+//! | hosts hostname resolv.conf log | log.1, log.2... are the files before it, log.1.gz... where they are compressed | create, supervisor |
 //! | home/ | the home of a shell's person | create |
 //! | pieces/ | the changes to a host directory that is put together piece by piece | supervisor |
 //!
@@ -40,7 +40,7 @@ pub use super::status::{Exit, ProcessId, State, Status, open_process, start_time
 use crate::endpoint::Wiring;
 use crate::error::{NotFound, ResultExt};
 use crate::fs;
-use crate::host::InnerIds;
+use crate::host::{InnerIds, OwnIds};
 use crate::oci::DiffId;
 use crate::sys::lock::{self, Kind};
 
@@ -98,6 +98,9 @@ pub struct Record {
     /// The caller is themselves in it, or nobody, and not root: an inner user name space with these ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner: Option<InnerIds>,
+    /// It has these ids, and a user name space of its own with them, which no other container shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<OwnIds>,
     /// Whom it was made for, as far as something in it is to be theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<Caller>,
@@ -170,6 +173,9 @@ pub struct ContainerDir {
     /// DATA/containers/ID.
     pub path: PathBuf,
 }
+
+/// The directory with a mark for each volume that the container's supervisor has mounted (`supervisor::shared`).
+pub const SHARED: &str = "shared";
 
 impl ContainerDir {
     /// The directory of this id.
@@ -249,6 +255,7 @@ impl ContainerDir {
     /// Forgets the last run: its end must not be taken for the end of the next.
     pub fn clear_run(&self) -> Result<()> {
         fs::remove_file(&self.file("state.json"))?;
+        fs::remove_tree(&self.file(SHARED))?;
         fs::remove_file(&self.file("exit.json"))
     }
 

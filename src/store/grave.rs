@@ -31,7 +31,7 @@ impl ContainerDir {
         // Now, and not before: from here on it cannot be renamed.
         match (ContainerDir { path: grave.clone() }).record() {
             Ok(record) => {
-                name::release(store, &record.name, &record.id)?;
+                name::bury(store, &record.name, &record.id, &grave)?;
                 if record
                     .options
                     .get("secrets")

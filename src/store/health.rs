@@ -39,6 +39,46 @@ pub struct Healthcheck {
     /// What becomes of a container that is unhealthy.
     #[serde(skip_serializing_if = "OnFailure::is_none")]
     pub on_failure: OnFailure,
+    /// Another check, that must succeed before this one begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup: Option<Box<Startup>>,
+}
+
+/// A startup check, as podman has it: as long as it goes on, the container is starting, whatever comes of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Startup {
+    /// What is run, with its interval and its timeout; `retries` failures in all make the container start again, none ever
+    /// does where that is 0.
+    #[serde(flatten)]
+    pub check: Healthcheck,
+    /// So many successes end it; 0 is as 1.
+    pub successes: i64,
+}
+
+impl Startup {
+    /// What so many successes and failures come to.
+    pub fn outcome(&self, n_successes: u64, n_failures: u64) -> StartupOutcome {
+        let asked = |n: i64| u64::try_from(n).unwrap_or_default();
+        if n_successes >= asked(self.successes).max(1) {
+            StartupOutcome::Started
+        } else if self.check.retries > 0 && n_failures >= asked(self.check.retries) {
+            StartupOutcome::Hopeless
+        } else {
+            StartupOutcome::GoesOn
+        }
+    }
+}
+
+/// How far a container got by its startup check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartupOutcome {
+    /// Neither.
+    GoesOn,
+    /// The check proper begins.
+    Started,
+    /// The container is started again.
+    Hopeless,
 }
 
 fn is_zero(n: &i64) -> bool {
@@ -163,11 +203,16 @@ impl Health {
                 self.status = "unhealthy".into();
             }
         }
+        self.note(checked);
+        self.status != before
+    }
+
+    /// Takes the result of a startup check, which says nothing of the status.
+    pub fn note(&mut self, checked: Checked) {
         self.log.push_back(checked);
         while self.log.len() > MOST {
             self.log.pop_front();
         }
-        self.status != before
     }
 }
 
@@ -215,6 +260,20 @@ mod tests {
         check(1, false, false, "unhealthy", 3);
         check(0, false, true, "healthy", 0);
         assert_eq!(health.log.len(), MOST);
+    }
+
+    #[test]
+    fn startup_ends_with_enough_of_either() {
+        use StartupOutcome::{GoesOn, Hopeless, Started};
+        let check = |successes, retries, n_successes, n_failures, wanted| {
+            let startup = Startup { successes, check: Healthcheck { retries, ..Healthcheck::default() } };
+            assert_eq!(startup.outcome(n_successes, n_failures), wanted, "{successes} {retries}");
+        };
+        check(0, 0, 0, 1000, GoesOn);
+        check(0, 0, 1, 1000, Started);
+        check(2, 3, 1, 2, GoesOn);
+        check(2, 3, 2, 2, Started);
+        check(2, 3, 1, 3, Hopeless);
     }
 
     #[test]

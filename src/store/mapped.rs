@@ -18,20 +18,31 @@ use serde::{Deserialize, Serialize};
 use super::draft::{self, Draft, Removed};
 use super::{Store, container, layer};
 use crate::fs;
+use crate::host::IdMapping;
 use crate::oci::{DiffId, Digest};
 
 /// Which owners are others in the copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
     /// Who gets what is root's.
     pub root: u32,
     /// Whether root gets what is theirs.
     pub swap: bool,
+    /// In place of both: what everybody's ids are, nobody's else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<IdMapping>,
 }
+
+/// The kernel's id for what has none (/proc/sys/kernel/overflowuid).
+const NOBODY: u32 = 65_534;
 
 impl Move {
     /// Who owns in the copy what `id` owns.
-    pub fn apply(self, id: u64) -> u64 {
+    pub fn apply(&self, id: u64) -> u64 {
+        if !self.lines.is_empty() {
+            let place = u32::try_from(id).ok().and_then(|id| IdMapping::outside_of(&self.lines, id));
+            return place.unwrap_or(NOBODY).into();
+        }
         match id {
             0 => self.root.into(),
             id if self.swap && id == u64::from(self.root) => 0,
@@ -42,7 +53,11 @@ impl Move {
 
 impl Move {
     /// Whose it is in the image what `id` owns in the copy.
-    pub fn undo(self, id: u64) -> u64 {
+    pub fn undo(&self, id: u64) -> u64 {
+        if !self.lines.is_empty() {
+            let place = u32::try_from(id).ok().and_then(|id| IdMapping::inside_of(&self.lines, id));
+            return place.map_or(id, u64::from);
+        }
         match id {
             id if id == u64::from(self.root) => 0,
             0 if self.swap => self.root.into(),
@@ -52,7 +67,7 @@ impl Move {
 }
 
 /// For users and for groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moves {
     /// Users.
     pub uid: Move,
@@ -80,7 +95,7 @@ pub fn tree(store: &Store, diff_ids: &[DiffId], moves: Moves) -> Result<PathBuf>
     let inner = draft.path().join("mapped");
     fs::create_dir(&inner, 0o700)?;
     let lower = layer::lower_dirs(store, diff_ids)?;
-    layer::copy_moved(store, &lower, &inner.join("root"), moves)?;
+    layer::copy_moved(store, &lower, &inner.join("root"), record.moves)?;
     fs::write(&inner.join("record.json"), &text)?;
     store.sync()?;
     // Another may have been quicker.

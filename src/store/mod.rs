@@ -30,6 +30,7 @@ mod restart;
 pub mod rootfs;
 pub mod rotated;
 pub mod secret;
+mod shifted;
 pub mod shipped;
 mod status;
 pub mod turn;

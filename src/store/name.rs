@@ -33,7 +33,7 @@ fn claim_locked(store: &Store, name: &str, id: &str) -> Result<()> {
     let taken = || -> Result<()> {
         let owner = owner_of(store, name)?.unwrap_or_default();
         Err(anyhow!("the name {name} is in use by container {}", &owner[..owner.len().min(12)]))
-            .hint(format!("remove it with dhow rm -f {name}, or choose another --name"))
+            .hint(format!("remove it with dhow rm -f {name}, or choose another name"))
     };
     if let Some(owner) = owner_of(store, name)? {
         // A rename that was cut short leaves a second name; with the lock held, none is under way.
@@ -125,6 +125,17 @@ pub(super) fn is_alive_or_kept(store: &Store, id: &str) -> Result<bool> {
 
 pub(super) fn owner_of(store: &Store, name: &str) -> Result<Option<String>> {
     Ok(fs::read_link(&link(store, name))?.map(|t| t.to_string_lossy().into_owned()))
+}
+
+/// Frees a name. The claim is moved into `grave`, a directory that is to be removed: an id is too long for an inode, so
+/// that removing the link frees a block, and that takes longer than all else for which somebody waits here.
+pub(super) fn bury(store: &Store, name: &str, id: &str, grave: &Path) -> Result<()> {
+    let _names = lock_all(store)?;
+    if owner_of(store, name)?.as_deref() == Some(id) {
+        let path = link(store, name);
+        fs::rename(&path, &grave.join("claim")).or_else(|_| fs::remove_file(&path))?;
+    }
+    Ok(())
 }
 
 pub(super) fn release(store: &Store, name: &str, id: &str) -> Result<()> {

@@ -223,7 +223,7 @@ pub fn list(store: &Store) -> Result<Vec<Digest>> {
     // What lies beside one is of the same blob, should the file itself be lost.
     let digest = |name: &OsString| {
         let (name, ending) = name.to_str()?.split_once('.').unwrap_or((name.to_str()?, TREE));
-        [TREE, OLD].contains(&ending).then(|| format!("sha256:{name}").parse().ok())?
+        [TREE, OLD].contains(&ending).then(|| Digest::from_hex(name))?
     };
     let found: BTreeSet<Digest> = names.iter().filter_map(digest).collect();
     Ok(found.into_iter().collect())

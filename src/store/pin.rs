@@ -46,7 +46,7 @@ pub(super) fn all(store: &Store) -> Result<Vec<Digest>> {
             continue;
         }
         for name in names {
-            pinned.extend(name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok()));
+            pinned.extend(name.to_str().and_then(Digest::from_hex));
         }
     }
     Ok(pinned)

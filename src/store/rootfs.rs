@@ -15,6 +15,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use super::container::{ContainerDir, Record, Source};
 use super::mapped::{self, Moves};
 use super::old_overlay::Upper;
+use super::shifted::Shifted;
 use super::{Store, layer, old_overlay, piecewise};
 use crate::error::ResultExt;
 use crate::fs;
@@ -40,11 +41,20 @@ pub fn prepare(
     if fs::metadata(&copied)?.is_some() {
         return Ok((Root::Dir(copied), "copy"));
     }
+    // What is shown with other owners is there as long as this is.
+    let shifted;
     let (lower, may_lose) = match &record.source {
         Source::Dir { path, throw_away: false } => return Ok((Root::Dir(path.clone()), "dir")),
         Source::Dir { path, throw_away: true } => (vec![path.clone()], true),
         Source::Image { diff_ids, .. } => {
             let lower = match moves {
+                Some(moves) if store.ids == Ids::Root => match Shifted::new(store, diff_ids, &moves) {
+                    Ok(mounts) => {
+                        shifted = mounts;
+                        shifted.paths()
+                    }
+                    Err(_) => vec![mapped::tree(store, diff_ids, moves)?],
+                },
                 Some(moves) => vec![mapped::tree(store, diff_ids, moves)?],
                 None => layer::lower_dirs(store, diff_ids)?,
             };

@@ -59,7 +59,7 @@ pub fn note(store: &Store, diff_id: &DiffId, form: Form) -> Result<()> {
 pub fn forget(store: &Store, is_needed: impl Fn(&DiffId) -> bool) -> Result<()> {
     let dir = store.data.join(DIR);
     for name in fs::read_dir(&dir)? {
-        let diff_id = name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok()).map(DiffId);
+        let diff_id = name.to_str().and_then(Digest::from_hex).map(DiffId);
         if !diff_id.is_some_and(|d| is_needed(&d)) {
             fs::remove_file(&dir.join(name))?;
         }

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{apply_user, become_person, hand_over_listener, keep_groups};
+use super::{apply_user, become_person, extra_groups, hand_over_listener, keep_groups, secrets};
 use crate::fs;
 use crate::host::{self, Ids};
 use crate::oci::runtime::Spec;
@@ -175,10 +175,12 @@ fn request(order: &Order) -> Result<Request> {
     let dir = ContainerDir { path: order.dir.clone() };
     let (record, state) = (dir.record()?, dir.last_state()?.context("it does not run")?);
     let path = dir.file("config.json");
-    let spec: Spec = serde_json::from_str(&fs::read_to_string(&path)?)
+    let mut spec: Spec = serde_json::from_str(&fs::read_to_string(&path)?)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let mut process = spec.process().clone().context("config.json has no process")?;
+    let process = spec.process_mut().as_mut().context("config.json has no process")?;
     process.set_args(Some(order.command.clone()));
+    secrets::add(&mut spec, &super::serve::store_of(&dir.path)?, &record)?;
+    let mut process = spec.process().clone().context("config.json has no process")?;
     let root = match &state.chroot {
         Some(path) => Root::open_host(path)?,
         None => Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid)))?,
@@ -187,7 +189,7 @@ fn request(order: &Order) -> Result<Request> {
     let is_single = host::current_ids()? == Ids::Single;
     match &record.person {
         Some(person) => become_person(&mut process, person, &root),
-        None => drop(apply_user(&mut process, &record.user, &[], record.has_home, &root)?),
+        None => drop(apply_user(&mut process, &record.user, &extra_groups(&record), record.has_home, &root)?),
     }
     if is_inner && is_single {
         keep_groups(&mut process);
@@ -203,6 +205,7 @@ fn request(order: &Order) -> Result<Request> {
         emulate: !is_inner && is_single,
         chroot: state.chroot,
         is_inner,
+        outside: None,
         limit: Some(order.limit),
     })
 }

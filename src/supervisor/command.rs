@@ -15,7 +15,7 @@ impl Supervised {
         match control.receive::<Control>() {
             Ok(Some((Control::Signal(n), _))) => {
                 self.hear_signal(n);
-                self.signal(n);
+                self.signal_program(n);
             }
             Ok(Some((Control::Resize(rows, columns), _))) => self.resize(rows, columns),
             Ok(Some((Control::Detach, _))) => {
@@ -28,7 +28,7 @@ impl Supervised {
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
                 self.control = None;
-                if self.begin.foreground {
+                if self.begin.foreground && !self.outlives_command() {
                     // The command was killed: the container is its child in spirit and goes too.
                     self.life.stays_down = true;
                     self.signal(Signal::KILL.as_raw());

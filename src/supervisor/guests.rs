@@ -52,6 +52,8 @@ struct Guest {
     awaits_end: bool,
     /// It waits for the result of a health check.
     awaits_check: bool,
+    /// The box is to stay as long as it does.
+    stays: bool,
     gone: bool,
 }
 
@@ -137,6 +139,7 @@ impl Guests {
                 end: None,
                 awaits_end: false,
                 awaits_check: false,
+                stays: false,
                 gone: false,
             });
         }
@@ -170,6 +173,13 @@ impl Guests {
     pub fn answer(&mut self, n: usize, answer: &Control) {
         if let Some(guest) = self.guests.get_mut(n) {
             guest.gone |= guest.socket.send(answer, None).is_err();
+        }
+    }
+
+    /// The same with a descriptor.
+    pub fn hand(&mut self, n: usize, answer: &Control, fd: BorrowedFd<'_>) {
+        if let Some(guest) = self.guests.get_mut(n) {
+            guest.gone |= guest.socket.send(answer, Some(fd)).is_err();
         }
     }
 
@@ -216,6 +226,18 @@ impl Guests {
             guest.awaits_check = false;
             guest.gone |= guest.socket.send(answer, None).is_err();
         }
+    }
+
+    /// The box stays as long as this guest does.
+    pub fn keep(&mut self, n: usize) {
+        if let Some(guest) = self.guests.get_mut(n) {
+            guest.stays = true;
+        }
+    }
+
+    /// Whether a guest is there who stays.
+    pub fn is_kept(&self) -> bool {
+        self.guests.iter().any(|guest| guest.stays && !guest.gone)
     }
 
     /// This guest is to hear of the end.

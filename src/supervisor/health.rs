@@ -13,7 +13,7 @@ use super::check::{Check, Outcome};
 use super::serve::Supervised;
 use super::timers::Timer;
 use crate::runtime::sync::Failure;
-use crate::store::health::{self, Checked, Health, OnFailure};
+use crate::store::health::{self, Checked, Health, OnFailure, StartupOutcome};
 use crate::store::journal::{self, Event};
 
 /// A check that does not come back for so long after its time has lost its way, and is given up.
@@ -27,6 +27,8 @@ pub struct Checks {
     /// When the run began.
     began: Instant,
     under_way: Option<UnderWay>,
+    /// The startup check goes on; its successes and its failures.
+    startup: Option<(u64, u64)>,
     /// Which one it is, for the events.
     n: u64,
 }
@@ -42,12 +44,19 @@ struct UnderWay {
 impl Supervised {
     /// A run began.
     pub fn begin_checks(&mut self) {
-        let Some(command) = self.record.healthcheck.as_ref().and_then(|check| check.command()) else {
-            return;
-        };
+        let Some(wanted) = &self.record.healthcheck else { return };
+        let Some(proper) = wanted.command() else { return };
+        let startup = wanted.startup.as_ref().and_then(|startup| startup.check.command());
         let state = Health::default();
         health::write(&self.dir, &state);
-        self.checks = Some(Checks { command, state, began: Instant::now(), under_way: None, n: 0 });
+        self.checks = Some(Checks {
+            startup: startup.is_some().then_some((0, 0)),
+            command: startup.unwrap_or(proper),
+            state,
+            began: Instant::now(),
+            under_way: None,
+            n: 0,
+        });
         self.set_next_check();
     }
 
@@ -69,6 +78,9 @@ impl Supervised {
 
     fn set_next_check(&mut self) {
         let (Some(checks), Some(wanted)) = (&self.checks, &self.record.healthcheck) else { return };
+        if let Some(startup) = wanted.startup.as_ref().filter(|_| checks.startup.is_some()) {
+            return self.timers.set(Timer::Check, startup.check.interval(false));
+        }
         let starting = checks.state.status == "starting" && checks.began.elapsed() < wanted.start_period();
         self.timers.set(Timer::Check, wanted.interval(starting));
     }
@@ -92,7 +104,8 @@ impl Supervised {
         if checks.under_way.is_some() {
             return Ok(());
         }
-        let limit = wanted.timeout();
+        let startup = wanted.startup.as_ref().filter(|_| checks.startup.is_some());
+        let limit = startup.map_or(wanted, |startup| &startup.check).timeout();
         let check = Check::start(&self.dir, &running.init.pidfd, checks.command.clone(), limit)?;
         checks.under_way = Some(UnderWay { check, start: Timestamp::now(), is_void: false });
         self.timers.clear(Timer::Check);
@@ -154,12 +167,26 @@ impl Supervised {
         let (Some(checks), Some(wanted)) = (&mut self.checks, &self.record.healthcheck) else { return };
         let exit_code = outcome.code.unwrap_or(-1);
         let checked = Checked { start, end: Timestamp::now(), exit_code, output: outcome.output };
-        let forgiven = checks.began.elapsed() < wanted.start_period();
-        let changed = checks.state.add(checked, wanted.retries(), forgiven);
+        let line = checks.command.join(" ");
+        let (changed, startup) = match (&mut checks.startup, &wanted.startup) {
+            (Some((n_successes, n_failures)), Some(startup)) => {
+                *if exit_code == 0 { &mut *n_successes } else { &mut *n_failures } += 1;
+                let outcome = startup.outcome(*n_successes, *n_failures);
+                checks.state.note(checked);
+                (false, Some(outcome))
+            }
+            _ => {
+                let forgiven = checks.began.elapsed() < wanted.start_period();
+                (checks.state.add(checked, wanted.retries(), forgiven), None)
+            }
+        };
+        if startup == Some(StartupOutcome::Started) {
+            checks.startup = None;
+            checks.command = wanted.command().unwrap_or_default();
+        }
         health::write(&self.dir, &checks.state);
         checks.n += 1;
         let status = checks.state.status.clone();
-        let line = checks.command.join(" ");
         // Told all at once: one write, and it is over in a moment anyhow.
         let exec_id = format!("check-{}-{}", checks.n, start.as_millisecond());
         let event =
@@ -175,7 +202,12 @@ impl Supervised {
         let on_failure = wanted.on_failure;
         journal::note_all(&self.store, &events);
         self.guests.tell_checked(&Control::Checked { is_healthy: exit_code == 0, status: status.clone() });
-        self.set_next_check();
+        match startup {
+            // The check proper is not made to wait for its interval.
+            Some(StartupOutcome::Started) => self.timers.set(Timer::Check, Duration::ZERO),
+            Some(StartupOutcome::Hopeless) => self.is_unhealthy(OnFailure::Restart),
+            _ => self.set_next_check(),
+        }
         if changed && status == "unhealthy" {
             self.is_unhealthy(on_failure);
         }

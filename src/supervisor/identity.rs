@@ -10,8 +10,9 @@ use rustix::io::Errno;
 
 use super::{own, person};
 use crate::fs;
-use crate::host::{Ids, InnerIds, place_of_root};
+use crate::host::{IdMapping, Ids, InnerIds, place_of_root};
 use crate::oci::runtime::{Mount, Spec};
+use crate::runtime::inner::Inner;
 use crate::runtime::rootfs::Root;
 use crate::spec::person as lines;
 use crate::spec::user::{self, Resolved};
@@ -19,9 +20,17 @@ use crate::store::container::{ContainerDir, Record, Source};
 use crate::store::mapped::{Move, Moves};
 use crate::store::{Store, layer, rootfs, view};
 
+/// The ids of the container, where they are not those around.
+pub(super) fn inner(store: &Store, spec: &Spec, record: &Record) -> Result<Option<Inner>> {
+    if let Some(ids) = &record.ids {
+        return Ok(Some(Inner::Mapped(ids.clone())));
+    }
+    Ok(inner_ids(store, spec, record)?.map(Inner::Caller))
+}
+
 /// The ids that the caller has in the container, where they are not root's there: those asked for; for a mount that is to
 /// be the caller's (`own`) those of the container's user.
-pub(super) fn inner_ids(store: &Store, spec: &Spec, record: &Record) -> Result<Option<InnerIds>> {
+fn inner_ids(store: &Store, spec: &Spec, record: &Record) -> Result<Option<InnerIds>> {
     if let Some(person) = &record.person {
         return Ok(person.is_inner.then_some(InnerIds { uid: Some(person.uid), gid: Some(person.gid) }));
     }
@@ -35,26 +44,36 @@ pub(super) fn inner_ids(store: &Store, spec: &Spec, record: &Record) -> Result<O
     if asked.is_some() || !matches!(store.ids, Ids::Ranges { .. }) || !own::is_asked(spec) {
         return Ok(asked);
     }
+    let (passwd, group) = users_of_image(store, record)?;
+    let user = user::resolve(&record.user, &[], &passwd, &group)?;
+    let ids = InnerIds { uid: Some(user.uid), gid: Some(user.gid) };
+    Ok(Some(ids).filter(|_| (user.uid, user.gid) != (0, 0)))
+}
+
+/// /etc/passwd and /etc/group of the image that a container is made from.
+pub fn users_of_image(store: &Store, record: &Record) -> Result<(String, String)> {
     let lower = match &record.source {
         Source::Image { diff_ids, .. } => layer::lower_dirs(store, diff_ids)?,
         Source::Dir { path, .. } => vec![path.clone()],
     };
     let view = view::open(store, &lower)?;
     let root = Root::from(view.root.try_clone().context("cannot use the image's root")?);
-    let (passwd, group) = (read_inside(&root, "/etc/passwd"), read_inside(&root, "/etc/group"));
-    let user = user::resolve(&record.user, &[], &passwd, &group)?;
-    let ids = InnerIds { uid: Some(user.uid), gid: Some(user.gid) };
-    Ok(Some(ids).filter(|_| (user.uid, user.gid) != (0, 0)))
+    Ok((read_inside(&root, "/etc/passwd"), read_inside(&root, "/etc/group")))
 }
 
 /// Which owners the image's files need then. A person's box does without: what is root's there is theirs.
-pub(super) fn moves(store: &Store, record: &Record, ids: Option<InnerIds>) -> Result<Option<Moves>> {
-    let Some(ids) = ids.filter(|_| record.person.is_none() && store.ids != Ids::Single) else {
-        return Ok(None);
+pub(super) fn moves(store: &Store, record: &Record, inner: Option<&Inner>) -> Result<Option<Moves>> {
+    let ids = match inner {
+        Some(Inner::Mapped(ids)) => {
+            let of = |lines: &[IdMapping]| Move { lines: lines.to_vec(), ..Move::default() };
+            return Ok(Some(Moves { uid: of(&ids.uids), gid: of(&ids.gids) }));
+        }
+        Some(Inner::Caller(ids)) if record.person.is_none() && store.ids != Ids::Single => *ids,
+        _ => return Ok(None),
     };
     let of = |file: &str, own: Option<u32>| -> Result<Option<Move>> {
         let map = fs::read_to_string(&Path::new("/proc/self").join(file))?;
-        Ok(place_of_root(&map, own).map(|root| Move { root, swap: own == Some(root) }))
+        Ok(place_of_root(&map, own).map(|root| Move { root, swap: own == Some(root), ..Move::default() }))
     };
     let (uid, gid) = (of("uid_map", ids.uid)?, of("gid_map", ids.gid)?);
     let moves = uid.zip(gid).map(|(uid, gid)| Moves { uid, gid });
@@ -63,12 +82,12 @@ pub(super) fn moves(store: &Store, record: &Record, ids: Option<InnerIds>) -> Re
 
 /// [`moves`] for who looks at the container's files while it does not run.
 pub fn moves_of(store: &Store, dir: &ContainerDir, record: &Record) -> Result<Option<Moves>> {
-    if record.inner.is_none() && record.caller.is_none() {
+    if record.inner.is_none() && record.caller.is_none() && record.ids.is_none() {
         return Ok(None);
     }
     let text = fs::read_to_string(&dir.file("config.json"))?;
     let spec: Spec = serde_json::from_str(&text).context("cannot read config.json")?;
-    moves(store, record, inner_ids(store, &spec, record)?)
+    moves(store, record, inner(store, &spec, record)?.as_ref())
 }
 
 /// A user that is only a number gets an entry in /etc/passwd and a home of their own: programs ask for both. In the
@@ -77,7 +96,7 @@ fn make_known(
     spec: &mut Spec,
     store: &Store,
     record: &Record,
-    (root, ids): (&Root, Option<InnerIds>),
+    (root, inner): (&Root, Option<&Inner>),
 ) -> Result<()> {
     let is_ours = !matches!(record.source, Source::Dir { throw_away: false, .. });
     let is_wanted = record.options.get("no_passwd").and_then(serde_json::Value::as_bool) != Some(true);
@@ -90,7 +109,7 @@ fn make_known(
     if user.is_known {
         return Ok(());
     }
-    let is_caller = ids.is_some_and(|ids| ids.uid == Some(user.uid));
+    let is_caller = matches!(inner, Some(Inner::Caller(ids)) if ids.uid == Some(user.uid));
     let caller = record.caller.as_ref().filter(|_| is_caller).map(|caller| caller.name.clone());
     let name = caller.filter(|name| lines::is_name(name)).unwrap_or_else(|| user.uid.to_string());
     let env = spec.process().as_ref().and_then(|p| p.env().clone()).unwrap_or_default();
@@ -110,15 +129,23 @@ fn make_known(
     let owner = match store.ids {
         // There is no other.
         Ids::Single => (0, 0),
-        _ => {
-            let (uid, gid) = (ids.map(|i| i.uid), ids.map(|i| i.gid));
-            (outer(uid, user.uid, "uid_map")?, outer(gid, user.gid, "gid_map")?)
-        }
+        _ => outside(inner, (user.uid, user.gid))?,
     };
     if spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false) {
         push_home(spec, &home, owner);
     }
     make_home(root, Path::new(&home), owner)
+}
+
+/// The ids around the inner name space, if there is one, of a user and a group in it.
+pub(super) fn outside(inner: Option<&Inner>, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
+    match inner {
+        None => Ok((uid, gid)),
+        Some(Inner::Mapped(ids)) => Ok(ids.outside((uid, gid))),
+        Some(Inner::Caller(ids)) => {
+            Ok((outer(Some(ids.uid), uid, "uid_map")?, outer(Some(ids.gid), gid, "gid_map")?))
+        }
+    }
 }
 
 /// The id around the inner name space that `id` has there; `own` is the caller's.
@@ -176,7 +203,7 @@ pub(super) fn resolve_user(
     spec: &mut Spec,
     store: &Store,
     record: &Record,
-    (root, ids): (&rootfs::Root, Option<InnerIds>),
+    (root, inner): (&rootfs::Root, Option<&Inner>),
     warn: &mut dyn FnMut(String),
 ) -> Result<()> {
     let root = match root {
@@ -185,7 +212,7 @@ pub(super) fn resolve_user(
     };
     super::zone::link(&root, record);
     if record.person.is_none()
-        && let Err(error) = make_known(spec, store, record, (&root, ids))
+        && let Err(error) = make_known(spec, store, record, (&root, inner))
     {
         warn(format!("the container's user has no name and no home there: {}", crate::error::chain(&error)));
     }
@@ -195,17 +222,28 @@ pub(super) fn resolve_user(
         person::become_person(process, known, &root);
         return Ok(());
     }
-    let options = &record.options;
-    let extra: Vec<String> =
-        options.get("group_add").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
-    let resolved = apply_user(process, &record.user, &extra, record.has_home, &root)?;
-    if ids.is_some() && store.ids == Ids::Single {
+    let resolved = apply_user(process, &record.user, &extra_groups(record), record.has_home, &root)?;
+    if inner.is_some() && store.ids == Ids::Single {
         keep_groups(process);
     }
-    own::map_mounts(spec, store, record, (resolved.uid, resolved.gid))
+    let user = match inner {
+        Some(Inner::Mapped(ids)) => ids.outside((resolved.uid, resolved.gid)),
+        _ => (resolved.uid, resolved.gid),
+    };
+    own::map_mounts(spec, store, record, user)
 }
 
-/// Sets ids, groups and HOME of a process for the user `text`.
+/// The groups that the container's users have besides their own (`--group-add`).
+pub fn extra_groups(record: &Record) -> Vec<String> {
+    let asked = record.options.get("group_add");
+    asked.and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default()
+}
+
+/// The word among them that stands for the caller's own.
+pub const KEEP_GROUPS: &str = "keep-groups";
+
+/// Sets ids, groups and HOME of a process for the user `text`. With [`KEEP_GROUPS`] it has the groups that we have, whose
+/// files it can open though the container's ids do not name them.
 pub fn apply_user(
     process: &mut crate::oci::runtime::Process,
     text: &str,
@@ -215,11 +253,13 @@ pub fn apply_user(
 ) -> Result<Resolved> {
     let passwd = read_inside(root, "/etc/passwd");
     let group = read_inside(root, "/etc/group");
+    let keeps_groups = extra.iter().any(|group| group == KEEP_GROUPS);
+    let extra = if keeps_groups { &[] } else { extra };
     let resolved = user::resolve(text, extra, &passwd, &group)?;
     let target = process.user_mut();
     target.set_uid(resolved.uid);
     target.set_gid(resolved.gid);
-    target.set_additional_gids(Some(resolved.groups.clone()));
+    target.set_additional_gids(Some(resolved.groups.clone()).filter(|_| !keeps_groups));
     if !has_home && let Some(env) = process.env_mut() {
         env.push(format!("HOME={}", resolved.home));
     }

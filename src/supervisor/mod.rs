@@ -30,6 +30,7 @@ mod again;
 pub mod check;
 mod command;
 mod emulation;
+mod gate;
 mod guests;
 mod health;
 mod identity;
@@ -48,6 +49,8 @@ mod relay;
 mod requests;
 mod secrets;
 pub mod serve;
+mod shared;
+mod shift;
 mod start;
 mod timers;
 mod visit;
@@ -63,12 +66,12 @@ use serde::{Deserialize, Serialize};
 
 pub use emulation::hand_over as hand_over_listener;
 pub use guests::{ERR, OUT, TYPED};
-pub use identity::{apply_user, keep_groups, moves_of};
+pub use identity::{KEEP_GROUPS, apply_user, extra_groups, keep_groups, moves_of, users_of_image};
 pub use links::add_variables as add_link_variables;
 pub use person::{become_person, runtime_dir};
 pub use secrets::variables as secret_variables;
 pub use start::{read_spec, shares_pids};
-pub use visit::{Answer, ask, ask_now, connect};
+pub use visit::{Answer, ask, ask_now, connect, stay};
 
 use crate::error::ResultExt;
 use crate::event::{Event, Sink};
@@ -120,6 +123,10 @@ pub enum Control {
     Attach(Attach),
     /// Guest: tell me when this run has ended.
     AwaitEnd,
+    /// Another supervisor: give me a clone of your mount of this volume.
+    Share(String),
+    /// Guest: I am in this box; it stays as long as I do.
+    Stay,
     /// Guest: run the health check now.
     Check,
     /// Supervisor, to a guest: what that came to.
@@ -199,13 +206,14 @@ pub struct SpawnOptions<'a> {
 pub struct Waiting {
     client: Client,
     isolation: Isolation,
-    executable: Executable,
+    executable: Option<Executable>,
 }
 
-/// Starts a supervisor, from `executable`, for a container that is, or is yet to be made, in the directory `path`.
+/// Starts a supervisor for a container that is, or is yet to be made, in the directory `path`: from `executable`, or
+/// without one as a copy of the command. The copy is quicker there, and lasting; it may be started before our ids are mapped.
 pub fn spawn(
     path: &Path,
-    executable: Executable,
+    executable: Option<Executable>,
     options: SpawnOptions<'_>,
     events: Sink<'_>,
 ) -> Result<Waiting> {
@@ -217,19 +225,22 @@ pub fn spawn(
     if let Some((_, theirs)) = &data {
         keep.push((theirs.as_fd(), DATA_FD));
     }
-    let path = CString::new(path.as_os_str().as_bytes()).context("the store's path holds a NUL byte")?;
-    let words = [c"dhow", c"supervise", path.as_c_str()];
+    let words = CString::new(path.as_os_str().as_bytes()).context("the store's path holds a NUL byte")?;
+    let words = [c"dhow", c"supervise", words.as_c_str()];
+    let start = |flags| match &executable {
+        Some(executable) => role::start(executable.as_fd(), flags, &words, Some(stdio), &keep),
+        None => role::copy(flags, Some(stdio), &keep, &mut || serve::run(path).map_or(125, |()| 0)),
+    };
     let mut isolation = Isolation::Full;
     // Pid 1 of a name space of its own: when it ends, however it ends, the kernel ends the container nested in it.
-    let flags = if options.shares_pids { 0 } else { libc::CLONE_NEWPID };
-    match role::start(executable.as_fd(), flags, &words, Some(stdio), &keep) {
+    match start(if options.shares_pids { 0 } else { libc::CLONE_NEWPID }) {
         Err(error) if options.may_downgrade && chroot::is_refusal(&error) => {
             events(Event::Warning(format!(
                 "this sandbox allows no name spaces, so the container is a chroot: only its files are its own; {}",
                 chroot::HINT
             )));
             isolation = Isolation::Chroot;
-            role::start(executable.as_fd(), 0, &words, Some(stdio), &keep)?;
+            start(0)?;
         }
         other => drop(other.hint(chroot::HINT)?),
     }

@@ -1,10 +1,12 @@
 //! What guests ask for, and what comes of it.
 
+use std::os::fd::AsFd;
+
 use anyhow::{Result, anyhow, bail};
 
 use super::guests::Heard;
 use super::serve::Supervised;
-use super::{Attach, Control, start};
+use super::{Attach, Control, shared, start};
 use crate::error::ResultExt;
 use crate::oci::runtime::LinuxResources;
 use crate::runtime::cgroup;
@@ -32,7 +34,16 @@ impl Supervised {
                 self.life.runs_again = true;
                 Ok(())
             }
-            Heard::Asked(Control::RunAgain | Control::Hurry) => {
+            Heard::Asked(Control::Stay) if self.can_be_kept() => {
+                self.guests.keep(n);
+                Ok(())
+            }
+            Heard::Asked(Control::Share(name)) => match shared::clone_of(&self.store, &self.dir, &name) {
+                Ok(Some(tree)) => return self.guests.hand(n, &Control::Done, tree.as_fd()),
+                Ok(None) => return self.guests.answer(n, &Control::NotNow),
+                Err(error) => Err(error),
+            },
+            Heard::Asked(Control::RunAgain | Control::Hurry | Control::Stay) => {
                 return self.guests.answer(n, &Control::NotNow);
             }
             Heard::Asked(Control::Limit(resources)) => self.limit(&resources),

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
 use super::again::Life;
+use super::gate::Gate;
 use super::guests::Guests;
 use super::health::Checks;
 use super::log::Writer;
@@ -36,10 +37,11 @@ pub fn run(path: &Path) -> Result<()> {
     }
     let _ = rustix::process::setsid();
     let dir = ContainerDir { path: path.to_owned() };
-    let mut store = store_of(path)?;
     let Some((Control::Begin(begin), Some(lock))) = control.receive::<Control>()? else {
         bail!("cannot supervise: the command went away");
     };
+    // Not earlier: now our ids are mapped.
+    let mut store = store_of(path)?;
     let record = match dir.record() {
         Ok(record) => record,
         // Damaged, or removed by hand in this very moment.
@@ -122,13 +124,15 @@ fn die_with_the_command(control: &Socket) -> Result<()> {
     Ok(())
 }
 
-fn store_of(path: &Path) -> Result<Store> {
+/// The store that the directory of a container lies in.
+pub(super) fn store_of(path: &Path) -> Result<Store> {
     let data =
         path.parent().and_then(Path::parent).context("cannot supervise: no store around the container")?;
     Ok(Store { data: data.to_owned(), ids: host::current_ids()?, additional: Vec::new() })
 }
 
 fn note_failure(store: &Store, dir: &ContainerDir, record: &Record, error: &anyhow::Error) -> Result<()> {
+    super::shared::let_go(store, dir, record)?;
     if record.auto_remove {
         return dir.remove(store);
     }
@@ -185,6 +189,7 @@ enum Source {
     Port,
     Emulation,
     Names,
+    Gate,
 }
 
 /// What came of one turn of the loop.
@@ -251,16 +256,21 @@ impl Supervised {
                 (Source::Guest(n), _) => self.guest_step(*n),
                 (Source::Check, _) => self.check_ended(),
                 (Source::Port, _) => self.joined.iter_mut().for_each(Joined::step),
+                (Source::Gate, _) => self.gate_step(),
                 (Source::Log, Some(running)) => running.log.iter_mut().for_each(Writer::step),
                 (Source::Input, Some(running)) => running.input.iter_mut().for_each(Input::step),
                 (Source::Relay(n), Some(running)) => {
                     let guests = &mut self.guests;
-                    running.relays[*n].step(&mut Audience { log: running.log.as_mut(), guests });
+                    // The command may have gone in this very turn, and taken them along.
+                    if let Some(relay) = running.relays.get_mut(*n) {
+                        relay.step(&mut Audience { log: running.log.as_mut(), guests });
+                    }
                 }
                 _ => {}
             }
         }
         self.guests.forget_gone();
+        self.close_gate();
         if self.life.paused {
             self.void_check();
         }
@@ -312,6 +322,9 @@ impl Supervised {
             }
             if let Some((fd, events)) = running.log.as_ref().and_then(Writer::interest) {
                 add(Source::Log, fd, events);
+            }
+            if let Some(fd) = running.gate.as_ref().and_then(Gate::interest) {
+                add(Source::Gate, fd, PollFlags::IN);
             }
             for fd in running.emulation.iter().flat_map(|e| e.interest()) {
                 add(Source::Emulation, fd, PollFlags::IN);
@@ -384,6 +397,7 @@ impl Supervised {
         if !life.is_cgroup_left && !record.auto_remove {
             let _ = dir.forget_cgroup();
         }
+        super::shared::let_go(&store, &dir, &record)?;
         let noted =
             if record.auto_remove { dir.bury(&store).map(Some) } else { dir.write_exit(exit).map(|()| None) };
         journal::note_all(&store, &events);

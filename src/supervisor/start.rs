@@ -10,15 +10,17 @@ use rustix::fs::{Mode, OFlags};
 
 use super::Begin;
 use super::emulation::Emulation;
+use super::gate::Gate;
 use super::log::{Stream, Writer};
 use super::names::Names;
 use super::network::Joined;
 use super::relay::{Input, Relay, set_nonblocking};
-use super::{identity, joined};
+use super::{identity, joined, shift};
 use crate::fs;
-use crate::host::{self, Ids, InnerIds};
+use crate::host::{self, Ids};
 use crate::oci::runtime::{LinuxNamespaceType, Mount, Spec};
 use crate::runtime::cgroup::{self, Cgroup};
+use crate::runtime::inner::Inner;
 use crate::runtime::{Bundle, CreateOptions, Init, Isolation, Rootfs, Stdio, create, sealed};
 use crate::spec::options::Userns;
 use crate::store::Store;
@@ -52,6 +54,8 @@ pub struct Running {
     pub is_unheard: bool,
     /// Its names, where it is on networks of its own.
     pub names: Option<Names>,
+    /// The gate of a box.
+    pub gate: Option<Gate>,
 }
 
 /// Our ends of the container's streams.
@@ -92,11 +96,15 @@ pub fn start(
     }
     let mut spec = read_spec(dir)?;
     let held = joined::resolve(&mut spec, store)?;
-    let ids = identity::inner_ids(store, &spec, record)?;
-    let root = rootfs::prepare(store, dir, record, identity::moves(store, record, ids)?)?;
+    let inner = identity::inner(store, &spec, record)?;
+    shift::owners(&mut spec, (store, dir), record, begin)?;
+    let root = rootfs::prepare(store, dir, record, identity::moves(store, record, inner.as_ref())?)?;
+    if begin.isolation == Isolation::Full {
+        super::shared::mount_volumes(&mut spec, store, dir, record)?;
+    }
     super::secrets::add(&mut spec, store, record)?;
     super::links::add(&mut spec, store, record, warn)?;
-    identity::resolve_user(&mut spec, store, record, (&root.0, ids), warn)?;
+    identity::resolve_user(&mut spec, store, record, (&root.0, inner.as_ref()), warn)?;
     if root.1 == "overlay-memory" && !record.auto_remove {
         warn(
             "its changes are in memory, and end with this run: the disk of the store takes no overlay".into(),
@@ -104,10 +112,10 @@ pub fn start(
     }
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
-    let started = run(starting, &spec, (root, ids), cgroup.as_ref(), joined.as_deref_mut());
+    let started = run(starting, &spec, (root, inner), cgroup.as_ref(), joined.as_deref_mut());
     drop(held);
     let shares_pids = shares_pids(&spec);
-    let (init, pid, streams, emulation) = match started {
+    let (init, pid, streams, emulation, gate) = match started {
         Ok(parts) => parts,
         Err(error) => {
             if let Some(cgroup) = &cgroup {
@@ -129,6 +137,7 @@ pub fn start(
         emulation,
         input,
         is_unheard,
+        gate,
         names: None,
     })
 }
@@ -154,16 +163,18 @@ fn chroot_of(root: &rootfs::Root, begin: &Begin) -> Option<PathBuf> {
     }
 }
 
-type Parts = (Init, i32, Streams, Option<Emulation>);
+type Parts = (Init, i32, Streams, Option<Emulation>, Option<Gate>);
 
 fn run(
     starting: Starting<'_>,
     spec: &Spec,
-    ((root, driver), inner): ((rootfs::Root, &str), Option<InnerIds>),
+    ((root, driver), inner): ((rootfs::Root, &str), Option<Inner>),
     cgroup: Option<&Cgroup>,
     mut joined: Option<&mut Joined>,
 ) -> Result<Parts> {
     let Starting { store, dir, record, begin, data, restarts } = starting;
+    let outside = shift::outside(record, spec);
+    let is_inner = inner.is_some() && record.person.is_none();
     let (stdio, mut streams) = make_stdio(dir, record, begin, spec)?;
     let emulate = store.ids == Ids::Single;
     let v2 = cgroup.map(Cgroup::v2_dir).transpose()?.flatten();
@@ -171,7 +182,9 @@ fn run(
         (Some(cgroup), None) => cgroup.doors()?,
         _ => Vec::new(),
     };
+    let (gate, gate_inside) = Gate::of(record)?.unzip();
     let options = CreateOptions {
+        gate: gate_inside,
         cgroup_doors,
         reaper: if record.init { Some(sealed::own()?) } else { None },
         cgroup_dirs: cgroup.map(Cgroup::mounts).unwrap_or_default(),
@@ -180,6 +193,7 @@ fn run(
         inner,
         inner_of: inner_of(store, record)?,
         is_joined: joined.is_some(),
+        outside,
     };
     let chroot = chroot_of(&root, begin);
     let rootfs = match root {
@@ -203,10 +217,9 @@ fn run(
         streams.relays.extend(terminal_relays(master, data)?);
     }
     // Before the program runs: if this cannot be written, nothing has happened yet.
-    let is_inner = inner.is_some() && record.person.is_none();
     let pid = write_state(dir, &init, (driver, chroot, is_inner), cgroup, restarts)?;
     init.start(|socket| serve_until_exec(socket, emulation.as_mut()))?;
-    Ok((init, pid, streams, emulation))
+    Ok((init, pid, streams, emulation, gate))
 }
 
 /// The inner user name space that it joins, where it joins that of another container.
@@ -306,9 +319,14 @@ fn make_stdio(dir: &ContainerDir, record: &Record, begin: &Begin, spec: &Spec) -
         return Ok((Stdio::Terminal { rows, columns }, streams));
     }
     let user = spec.process().as_ref().map_or(0, |p| p.user().uid());
+    // Who has ids of their own can open none of the caller's pipes again: they get our own.
+    let (user, may_share) = match shift::outside(record, spec) {
+        Some(outside) => (outside.user.0, false),
+        None => (user, true),
+    };
     let stdin = make_stdin(record, begin, &mut streams)?;
-    let stdout = output(rustix::stdio::stdout(), begin, Stream::Out, user, &mut streams)?;
-    let stderr = output(rustix::stdio::stderr(), begin, Stream::Err, user, &mut streams)?;
+    let stdout = output(rustix::stdio::stdout(), begin, Stream::Out, (user, may_share), &mut streams)?;
+    let stderr = output(rustix::stdio::stderr(), begin, Stream::Err, (user, may_share), &mut streams)?;
     Ok((Stdio::Fds([stdin, stdout, stderr]), streams))
 }
 
@@ -336,7 +354,7 @@ fn output(
     own: BorrowedFd<'_>,
     begin: &Begin,
     stream: Stream,
-    user: u32,
+    (user, may_share): (u32, bool),
     streams: &mut Streams,
 ) -> Result<OwnedFd> {
     let clone = || own.try_clone_to_owned().context("cannot use our standard streams");
@@ -345,7 +363,7 @@ fn output(
             Stream::Out => begin.stdout,
             Stream::Err => begin.stderr,
         };
-    if is_shown && !begin.may_leave && streams.log.is_none() && !rustix::termios::isatty(own) {
+    if is_shown && may_share && !begin.may_leave && streams.log.is_none() && !rustix::termios::isatty(own) {
         streams.is_unheard = true;
         return clone();
     }

@@ -20,8 +20,8 @@ use crate::sys::lock;
 /// How long a supervisor may take to answer: it does one thing at a time, and freezing a container may take a while.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Connects to the supervisor of a container; `None` if there is none. Waits for one that has just been started.
-pub fn connect(dir: &ContainerDir) -> Result<Option<Socket>> {
+/// Connects to the supervisor of a container, if it listens by now.
+pub(super) fn try_connect(dir: &ContainerDir) -> Result<Option<Socket>> {
     let about = || format!("cannot reach the supervisor of {}", dir.id());
     if fs::metadata(&dir.path)?.is_none() {
         return Ok(None);
@@ -30,18 +30,26 @@ pub fn connect(dir: &ContainerDir) -> Result<Option<Socket>> {
     let dir_fd = Root::open_host(&dir.path)?;
     let path = format!("/proc/self/fd/{}/{NAME}", dir_fd.as_fd().as_raw_fd());
     let address = SocketAddrUnix::new(path).with_context(about)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .with_context(about)?;
+    for which in [Timeout::Send, Timeout::Recv] {
+        sockopt::set_socket_timeout(&socket, which, Some(PATIENCE)).with_context(about)?;
+    }
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => Ok(Some(socket.into())),
+        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        Err(error) => Err(error).with_context(about),
+    }
+}
+
+/// Connects to the supervisor of a container; `None` if there is none. Waits for one that has just been started.
+pub fn connect(dir: &ContainerDir) -> Result<Option<Socket>> {
+    let about = || format!("cannot reach the supervisor of {}", dir.id());
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .with_context(about)?;
-        for which in [Timeout::Send, Timeout::Recv] {
-            sockopt::set_socket_timeout(&socket, which, Some(PATIENCE)).with_context(about)?;
-        }
-        match rustix::net::connect(&socket, &address) {
-            Ok(()) => return Ok(Some(socket.into())),
-            Err(Errno::NOENT | Errno::CONNREFUSED) => {}
-            Err(error) => return Err(error).with_context(about),
+        if let Some(socket) = try_connect(dir)? {
+            return Ok(Some(socket));
         }
         // Nobody listens yet, or any more.
         if fs::metadata(&dir.path)?.is_none() || !lock::is_held(dir.open_lock()?).with_context(about)? {
@@ -90,4 +98,14 @@ pub fn ask_now(dir: &ContainerDir, what: &Control) -> Result<Answer> {
         Some((Control::Failed(failure), _)) => Err(failure.into_refusal()),
         Some((other, _)) => bail!("unexpected {other:?} from its supervisor"),
     }
+}
+
+/// Stays in a box: it goes on as long as the socket is held. `None`: it is ending, or has ended.
+pub fn stay(dir: &ContainerDir) -> Result<Option<Socket>> {
+    let Some(socket) = connect(dir)? else { return Ok(None) };
+    if socket.send(&Control::Stay, None).is_err() {
+        return Ok(None);
+    }
+    let answer = socket.receive::<Control>().hint("its supervisor may be stuck: dhow rm -f ends it");
+    Ok(matches!(answer?, Some((Control::Done, _))).then_some(socket))
 }

@@ -18,6 +18,9 @@ pub struct MountAttr {
     pub userns_fd: u64,
 }
 
+/// Of linux/mount.h: the owners of files are shown through the maps of a user name space.
+pub const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
 /// Changes the mount at `path` beneath `dir_fd`; `flags` are AT_RECURSIVE, AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW.
 pub fn mount_setattr(dir_fd: impl AsFd, path: &CStr, flags: u32, attr: &MountAttr) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed and `path` ends with NUL; the kernel reads `size` bytes of `attr`, all of it.

@@ -92,7 +92,7 @@ pub(super) fn entries(
     };
     let found = remote::image(client, &reference, &platform)?;
     let mut descriptor = remote::descriptor(&found.manifest);
-    descriptor["platform"] = remote::platform_of(&found.config)?;
+    descriptor["platform"] = remote::platform_of(&found.config.bytes)?;
     Ok(vec![entry(descriptor)?])
 }
 
@@ -143,7 +143,7 @@ pub(super) fn position(list: &List, image: &str) -> Result<usize> {
     let reference = wanted.parse::<Reference>().ok().map(Reference::with_default_tag);
     let fits = |entry: &Entry| {
         let digest = entry.descriptor.get("digest").and_then(Value::as_str).unwrap_or_default();
-        let by_digest = digest == wanted || digest.strip_prefix("sha256:") == Some(wanted);
+        let by_digest = digest == wanted || Digest::bare(digest) == wanted;
         let by_name = reference.as_ref().is_some_and(|r| match &r.digest {
             Some(own) => own.to_string() == digest,
             None => r.to_string() == entry.image,

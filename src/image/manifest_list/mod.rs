@@ -20,7 +20,7 @@ use crate::event::Sink;
 use crate::fs;
 use crate::oci::Digest;
 use crate::oci::Reference;
-use crate::registry::{Action, Client};
+use crate::registry::{Action, Client, Manifest};
 use crate::store::Store;
 use crate::store::blob;
 use crate::store::gc;
@@ -195,7 +195,8 @@ pub fn push(
     let to = client.repository(destination, Action::Push).with_context(about)?;
     let bytes = index(&list, options.as_docker).to_string().into_bytes();
     let media_type = manifest::media_type(&bytes)?;
-    push::put_manifest(&to, destination.tag_or_latest(), &media_type, &bytes).with_context(about)
+    let index = Manifest { digest: Digest::of(&bytes), media_type, bytes };
+    push::put_manifest(&to, destination.tag_or_latest(), &index).with_context(about)
 }
 
 fn push_entry(

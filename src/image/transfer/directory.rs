@@ -56,7 +56,7 @@ impl Directory {
 
 /// Whether a file is called as those are that come and go with an image.
 fn is_of_an_image(name: &str) -> bool {
-    let is_hex = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_hex = |text: &str| Digest::from_hex(text).is_some();
     is_hex(name)
         || name.strip_suffix(".manifest.json").is_some_and(is_hex)
         || name.split_once("signature-").is_some_and(|(before, number)| {

@@ -14,7 +14,7 @@ use crate::image::save;
 use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::registry::Manifest;
-use crate::store::image::parse_config;
+use crate::store::image::{Document, parse_config};
 
 use super::archive_file::ArchiveFile;
 use super::fetch::{Hashed, Verified};
@@ -31,7 +31,7 @@ pub(super) fn write(
 ) -> Result<Digest> {
     let parsed = read_manifest(image)?;
     let config = source.config(&manifest::digest(parsed.config())?, parsed.config().size())?;
-    let (_, diff_ids) = parse_config(&config).context("cannot read the config")?;
+    let (_, diff_ids) = parse_config(&config.bytes).context("cannot read the config")?;
     if diff_ids.len() != parsed.layers().len() {
         bail!("its manifest has {} layers, its config {}", parsed.layers().len(), diff_ids.len());
     }
@@ -47,12 +47,14 @@ pub(super) fn write(
         layers.push(LayerEntry { media_type: manifest::LAYER_TAR.to_owned(), digest: diff_id.0, size });
         events(Event::Pushing { what: digest.short().to_owned(), state: Pushing::Pushed });
     }
-    let manifest = manifest::build(&config, &layers);
-    for bytes in [&config, &manifest] {
-        let member = format!("blobs/sha256/{}", Digest::of(bytes).hex());
+    let manifest = Document::of(manifest::build(&config.bytes, &layers));
+    // As the manifest names it.
+    let config = Document::of(config.bytes);
+    for Document { digest, bytes } in [&config, &manifest] {
+        let member = format!("blobs/{}", digest.path());
         archive.member(&member, bytes.len() as u64, bytes.as_slice())?;
     }
-    let digest = Digest::of(&manifest);
+    let digest = manifest.digest.clone();
     let saved = save::Saved { names: name.cloned().into_iter().collect(), manifest, config, layers };
     for (name, bytes) in save::documents(&[saved], save::Format::DockerArchive) {
         archive.member(name, bytes.len() as u64, bytes.as_slice())?;
@@ -71,9 +73,9 @@ fn layer(
     windows: &Windows,
 ) -> Result<u64> {
     let mut packed = Verified::new(source.blob(digest, 0)?, digest, size);
-    let mut hashed = Hashed::new(std::io::sink());
+    let mut hashed = Hashed::new(std::io::sink(), diff_id.algorithm());
     let (_, tar) = compression::decompress(&mut packed, windows)?;
-    let member = format!("blobs/sha256/{}", diff_id.hex());
+    let member = format!("blobs/{}", diff_id.path());
     let written = archive.measured(&member, Tee { input: tar, copy: &mut hashed })?;
     // What a decompressor leaves over belongs to the blob all the same.
     std::io::copy(&mut packed, &mut std::io::sink())?;

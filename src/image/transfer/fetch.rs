@@ -4,9 +4,8 @@
 use std::io::{self, Read, Write};
 use std::sync::mpsc::Receiver;
 
-use sha2::{Digest as _, Sha256};
-
-use crate::oci::Digest;
+use crate::oci::digest::Hasher;
+use crate::oci::{Algorithm, Digest};
 use crate::registry::{Backoff, BlobStream, Cut, Repository};
 
 /// A blob of a registry, from an offset on; goes on where a connection broke.
@@ -69,12 +68,12 @@ pub(super) struct Verified<R> {
     digest: Digest,
     size: u64,
     n: u64,
-    hasher: Option<Sha256>,
+    hasher: Option<Hasher>,
 }
 
 impl<R: Read> Verified<R> {
     pub(super) fn new(input: R, digest: &Digest, size: u64) -> Verified<R> {
-        Verified { input, digest: digest.clone(), size, n: 0, hasher: Some(Sha256::new()) }
+        Verified { input, digest: digest.clone(), size, n: 0, hasher: Some(digest.algorithm().hasher()) }
     }
 }
 
@@ -96,7 +95,7 @@ impl<R: Read> Read for Verified<R> {
             return bad(format!("blob {} has {} bytes, not {}", self.digest, self.n, self.size));
         }
         if let Some(hasher) = self.hasher.take() {
-            let found = Digest::from_hash(hasher.finalize().as_slice());
+            let found = hasher.finish();
             if found != self.digest {
                 return bad(format!("blob {}: its content has digest {found}", self.digest));
             }
@@ -108,17 +107,17 @@ impl<R: Read> Read for Verified<R> {
 /// Writes, and finds out size and digest.
 pub(super) struct Hashed<W> {
     out: W,
-    hasher: Sha256,
+    hasher: Hasher,
     n: u64,
 }
 
 impl<W> Hashed<W> {
-    pub(super) fn new(out: W) -> Hashed<W> {
-        Hashed { out, hasher: Sha256::new(), n: 0 }
+    pub(super) fn new(out: W, algorithm: Algorithm) -> Hashed<W> {
+        Hashed { out, hasher: algorithm.hasher(), n: 0 }
     }
 
     pub(super) fn end(self) -> (W, Digest, u64) {
-        (self.out, Digest::from_hash(self.hasher.finalize().as_slice()), self.n)
+        (self.out, self.hasher.finish(), self.n)
     }
 }
 

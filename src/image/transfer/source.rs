@@ -19,11 +19,11 @@ use crate::image::oci_layout;
 use crate::image::packing;
 use crate::image::packing::Packing;
 use crate::image::section::Section;
-use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::image::{Descriptor, ImageIndex};
+use crate::oci::{Algorithm, Digest};
 use crate::registry::{Action, Client, Manifest, Repository};
-use crate::store::image::DOCUMENT_LIMIT;
+use crate::store::image::{DOCUMENT_LIMIT, Document};
 
 use super::fetch::{Fetch, Hashed, Verified};
 use super::location::Location;
@@ -61,13 +61,13 @@ impl<'a> Source<'a> {
                 let index = need(&archive, "index.json")?;
                 let index: ImageIndex = serde_json::from_slice(&index).context("cannot read index.json")?;
                 let descriptor = named(index.manifests(), tag.as_deref())?;
-                let bytes = oci_layout::document(&archive, descriptor)?;
-                let top = document(bytes, Some(descriptor.media_type().to_string()))?;
+                let found = oci_layout::document(&archive, descriptor)?;
+                let top = document(found, Some(descriptor.media_type().to_string()))?;
                 Ok(Source::Layout(archive, top))
             }
             Location::Directory(path) => {
                 let archive = Archive::open_in_place(path, opening.spool)?;
-                let top = document(need(&archive, "manifest.json")?, None)?;
+                let top = document(Document::of(need(&archive, "manifest.json")?), None)?;
                 Ok(Source::Layout(archive, top))
             }
             Location::DockerArchive(path, name) => {
@@ -91,8 +91,8 @@ impl<'a> Source<'a> {
         let found = match self {
             Source::Registry(from, _) => from.manifest(&digest.to_string())?,
             Source::Layout(archive, _) => {
-                let bytes = oci_layout::document(archive, descriptor)?;
-                document(bytes, Some(descriptor.media_type().to_string()))?
+                let found = oci_layout::document(archive, descriptor)?;
+                document(found, Some(descriptor.media_type().to_string()))?
             }
             Source::Made(..) => bail!("cannot find the manifest {digest}"),
         };
@@ -127,20 +127,20 @@ impl<'a> Source<'a> {
     }
 
     /// A config, verified.
-    pub(super) fn config(&self, digest: &Digest, size: u64) -> Result<Vec<u8>> {
+    pub(super) fn config(&self, digest: &Digest, size: u64) -> Result<Document> {
         let about = || format!("cannot read the config {digest}");
         if size > DOCUMENT_LIMIT {
             bail!("{}: {size} bytes are too many", about());
         }
         let mut bytes = Vec::new();
         Verified::new(self.blob(digest, 0)?, digest, size).read_to_end(&mut bytes).with_context(about)?;
-        Ok(bytes)
+        Ok(Document { digest: digest.clone(), bytes })
     }
 }
 
-fn document(bytes: Vec<u8>, media_type: Option<String>) -> Result<Manifest> {
+fn document(Document { digest, bytes }: Document, media_type: Option<String>) -> Result<Manifest> {
     let media_type = media_type.map_or_else(|| manifest::media_type(&bytes), Ok)?;
-    Ok(Manifest { digest: Digest::of(&bytes), media_type, bytes })
+    Ok(Manifest { digest, media_type, bytes })
 }
 
 fn need(archive: &Archive, name: &str) -> Result<Vec<u8>> {
@@ -209,8 +209,10 @@ fn made<'a>(
         blobs.insert(entry.digest.clone(), section);
         entries.push(entry);
     }
-    let top = document(manifest::build(&candidate.config, &entries), Some(manifest::MANIFEST.to_owned()))?;
-    blobs.insert(Digest::of(&candidate.config), in_file(&candidate.config, opening.spool)?);
+    let Document { digest, bytes } = &candidate.config;
+    let top = Document::of(manifest::build(bytes, &entries));
+    let top = document(top, Some(manifest::MANIFEST.to_owned()))?;
+    blobs.insert(digest.clone(), in_file(bytes, opening.spool)?);
     Ok(Source::Made(top, blobs))
 }
 
@@ -237,7 +239,7 @@ fn packed(section: Section, diff_id: &Digest, opening: &Opening<'_>) -> Result<(
         let media_type = manifest::LAYER_TAR.to_owned();
         return Ok((LayerEntry { media_type, digest: diff_id.clone(), size }, section));
     }
-    let mut out = Hashed::new(fs::create_unnamed(opening.spool)?);
+    let mut out = Hashed::new(fs::create_unnamed(opening.spool)?, Algorithm::default());
     packing::pack(opening.packing, packing::threads(), size, &mut out, |to| {
         io::copy(&mut Verified::new(section, diff_id, size), to).context("cannot compress").map(drop)
     })?;

@@ -53,7 +53,6 @@ impl<'a> Target<'a> {
             }
             Location::OciDirectory(path, tag) => {
                 claim(path, "oci-layout", LAYOUT)?;
-                fs::create_dir_all(&path.join("blobs/sha256"), 0o755)?;
                 Target::OciDirectory(path.clone(), tag.clone())
             }
             Location::OciArchive(path, tag) => Target::OciArchive(ArchiveFile::create(path)?, tag.clone()),
@@ -93,13 +92,11 @@ impl<'a> Target<'a> {
                     None => send(to, source, wanted, progress),
                 }
             }
-            Target::OciDirectory(path, _) => {
-                into_file(source, digest, size, &path.join("blobs/sha256").join(digest.hex()))
-            }
+            Target::OciDirectory(path, _) => into_file(source, digest, size, &layout_blob(path, digest)?),
             Target::Directory(directory) => into_file(source, digest, size, &directory.blob(digest)),
             Target::OciArchive(archive, _) => {
                 let content = Verified::new(source.blob(digest, 0)?, digest, size);
-                archive.member(&format!("blobs/sha256/{}", digest.hex()), size, content)?;
+                archive.member(&format!("blobs/{}", digest.path()), size, content)?;
                 Ok(Pushing::Pushed)
             }
         }
@@ -107,45 +104,49 @@ impl<'a> Target<'a> {
 
     /// Takes a manifest or index of an index.
     pub(super) fn put(&self, document: &Manifest) -> Result<()> {
-        let Manifest { bytes, digest, media_type } = document;
+        let Manifest { bytes, digest, .. } = document;
         match self {
-            Target::Registry(to, _) => push::put_manifest(to, None, media_type, bytes).map(drop),
-            Target::OciDirectory(path, _) => write(&path.join("blobs/sha256").join(digest.hex()), bytes),
-            Target::OciArchive(archive, _) => archive.member(
-                &format!("blobs/sha256/{}", digest.hex()),
-                bytes.len() as u64,
-                bytes.as_slice(),
-            ),
+            Target::Registry(to, _) => push::put_manifest(to, None, document).map(drop),
+            Target::OciDirectory(path, _) => write(&layout_blob(path, digest)?, bytes),
+            Target::OciArchive(archive, _) => {
+                archive.member(&format!("blobs/{}", digest.path()), bytes.len() as u64, bytes.as_slice())
+            }
             Target::Directory(directory) => write(&directory.manifest(digest), bytes),
         }
     }
 
-    /// Takes what is at the top, and ends.
-    pub(super) fn finish(self, top: &Manifest) -> Result<()> {
+    /// Takes what is at the top, and ends. Returns the digest by which the target has it.
+    pub(super) fn finish(self, top: &Manifest) -> Result<Digest> {
+        let own = || top.digest.clone();
         match &self {
-            Target::Registry(to, what) => {
-                push::put_manifest(to, what.as_deref(), &top.media_type, &top.bytes).map(drop)
-            }
+            Target::Registry(to, what) => Ok(push::put_manifest(to, what.as_deref(), top)?.digest),
             Target::OciDirectory(path, tag) => {
                 self.put(top)?;
                 let entries = entries(read_index(path)?.unwrap_or_default(), top, tag.as_deref());
-                write(&path.join("index.json"), index(&entries).as_bytes())
+                write(&path.join("index.json"), index(&entries).as_bytes()).map(|()| own())
             }
             Target::OciArchive(_, _) => {
                 self.put(top)?;
-                let Target::OciArchive(archive, tag) = self else { return Ok(()) };
+                let Target::OciArchive(archive, tag) = self else { return Ok(own()) };
                 let index = index(&entries(Vec::new(), top, tag.as_deref()));
                 for (name, bytes) in [("oci-layout", LAYOUT), ("index.json", index.as_bytes())] {
                     archive.member(name, bytes.len() as u64, bytes)?;
                 }
-                archive.finish()
+                archive.finish().map(|()| own())
             }
-            Target::Directory(directory) => directory.finish(top),
+            Target::Directory(directory) => directory.finish(top).map(|()| own()),
         }
     }
 }
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// The file of a blob in a layout, in a directory that is there.
+fn layout_blob(path: &Path, digest: &Digest) -> Result<PathBuf> {
+    let blobs = path.join("blobs");
+    fs::create_dir_all(&blobs.join(digest.algorithm().name()), 0o755)?;
+    Ok(blobs.join(digest.path()))
+}
 
 /// Makes a directory one of a kind by the file that says so, first of all, so that a copy that was ended half-way can be
 /// begun again. One that has other things in it is not ours to write to.

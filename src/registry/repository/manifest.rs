@@ -36,7 +36,7 @@ pub struct Manifest {
     pub bytes: Vec<u8>,
     /// Its media type, as the registry said and as it says itself.
     pub media_type: String,
-    /// The digest of the bytes.
+    /// The digest of the bytes: by the algorithm of who asked for it, else of the registry.
     pub digest: Digest,
 }
 
@@ -86,7 +86,8 @@ impl Repository<'_> {
         }
     }
 
-    /// Puts a manifest or an index, as it is, and returns its digest.
+    /// Puts a manifest or an index, as it is, and returns the digest by which the registry has it: the one that was named,
+    /// else the one that the registry says.
     pub fn put_manifest(&self, tag_or_digest: &str, media_type: &str, bytes: &[u8]) -> Result<Digest> {
         let about = || format!("cannot put {}", self.with(tag_or_digest));
         let place = self.origin().with_context(about)?;
@@ -97,13 +98,16 @@ impl Repository<'_> {
         if !matches!(response.status, 200..=202) {
             return Err(self.refusal(place, response)).with_context(about);
         }
-        let digest = Digest::of(bytes);
-        match digest_header(&response) {
-            Some(theirs) if theirs != digest => {
-                Err(anyhow!("the registry made {theirs} of the manifest {digest}")).with_context(about)
+        let asked = asked_digest(tag_or_digest)?;
+        let said = digest_header(&response);
+        for theirs in asked.iter().chain(&said) {
+            let digest = theirs.algorithm().digest(bytes);
+            if *theirs != digest {
+                return Err(anyhow!("the registry made {theirs} of the manifest {digest}"))
+                    .with_context(about);
             }
-            _ => Ok(digest),
         }
+        Ok(asked.or(said).unwrap_or_else(|| Digest::of(bytes)))
     }
 
     fn manifest_call(&self, place: &Place, method: Method, tag_or_digest: &str) -> Result<Call<'static>> {
@@ -121,12 +125,9 @@ impl Repository<'_> {
         let content_type = response.header("content-type").unwrap_or_default().to_owned();
         let said = digest_header(&response);
         let bytes = response.bytes(LIMIT)?;
-        let digest = Digest::of(&bytes);
-        let wanted = match tag_or_digest.contains(':') {
-            true => Some(tag_or_digest.parse::<Digest>()?),
-            false => said,
-        };
-        if let Some(wanted) = wanted.filter(|w| *w != digest) {
+        let wanted = asked_digest(tag_or_digest)?.or(said).unwrap_or_else(|| Digest::of(&bytes));
+        let digest = wanted.algorithm().digest(&bytes);
+        if wanted != digest {
             bail!("{} sent {digest} for the manifest {wanted}", place.registry);
         }
         let media_type = media_type(&content_type, &bytes)?;
@@ -141,6 +142,11 @@ impl Repository<'_> {
         let separator = if tag_or_digest.contains(':') { '@' } else { ':' };
         format!("{}{separator}{tag_or_digest}", self.name())
     }
+}
+
+/// The digest that was asked for, if it was no tag.
+fn asked_digest(tag_or_digest: &str) -> Result<Option<Digest>> {
+    Ok(if tag_or_digest.contains(':') { Some(tag_or_digest.parse()?) } else { None })
 }
 
 fn digest_header(response: &Response) -> Option<Digest> {

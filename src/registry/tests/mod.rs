@@ -31,6 +31,7 @@ fn host() -> Host {
         data: "/nonexistent".into(),
         env: Default::default(),
         ids: Ids::Root,
+        executable_is_out_of_reach: false,
     }
 }
 

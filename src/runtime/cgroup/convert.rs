@@ -150,10 +150,20 @@ fn has_kernel_limit(memory: &LinuxMemory) -> bool {
     memory.kernel().is_some_and(|n| n > 0)
 }
 
+/// As much swap as memory is what nobody asked for: a kernel that does not count swap does without, and has the limit of
+/// memory written once more.
+fn in_place_of_default_swap(memory: &LinuxMemory, file: &str) -> Option<(String, String)> {
+    let (limit, swap) = (memory.limit()?, memory.swap()?);
+    (limit > 0 && swap == limit.saturating_mul(2)).then(|| (file.to_owned(), limit.to_string()))
+}
+
 fn memory_v1(plan: &mut Plan, memory: &LinuxMemory) {
     // The limit first: it may not exceed limit + swap, which is unlimited in a new cgroup.
     plan.set_if("memory limit", "memory.limit_in_bytes", memory.limit().filter(|n| *n > 0));
-    plan.set_if("swap limit", "memory.memsw.limit_in_bytes", memory.swap().filter(|n| *n > 0));
+    if let Some(swap) = memory.swap().filter(|n| *n > 0) {
+        plan.set("swap limit", "memory.memsw.limit_in_bytes", swap).instead =
+            in_place_of_default_swap(memory, "memory.limit_in_bytes");
+    }
     plan.set_if("memory reservation", "memory.soft_limit_in_bytes", memory.reservation().filter(|n| *n > 0));
     plan.set_if("memory swappiness", "memory.swappiness", memory.swappiness());
     plan.set_if("tcp memory limit", "memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp().filter(|n| *n > 0));
@@ -169,7 +179,8 @@ fn memory_v2(plan: &mut Plan, memory: &LinuxMemory) {
     // The spec's figure is memory and swap together, v2's is swap alone.
     match (memory.swap().filter(|n| *n > 0), limit) {
         (Some(swap), Some(limit)) if swap >= limit => {
-            plan.set("swap limit", "memory.swap.max", swap - limit);
+            plan.set("swap limit", "memory.swap.max", swap - limit).instead =
+                in_place_of_default_swap(memory, "memory.max");
         }
         (Some(_), Some(_)) => {
             plan.refuse("swap limit", "it counts memory and swap and is below the memory limit")

@@ -218,9 +218,9 @@ fn by_id(store: &Store, typed: &str, prefix: &str) -> Result<(Entry, By)> {
 
 /// The hex digits of an id, if the text can be one.
 fn id_prefix(text: &str) -> Option<&str> {
-    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    let hex = Digest::bare(text);
     let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    ((2..=64).contains(&hex.len()) && hex.bytes().all(is_hex)).then_some(hex)
+    ((2..=128).contains(&hex.len()) && hex.bytes().all(is_hex)).then_some(hex)
 }
 
 #[cfg(test)]
@@ -228,12 +228,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_2_to_64_hex_digits() {
+    fn an_id_is_2_to_128_hex_digits() {
         let check = |text: &str, want: Option<&str>| assert_eq!(id_prefix(text), want, "{text}");
         check("ab", Some("ab"));
         check("sha256:abc", Some("abc"));
-        check(&"a".repeat(64), Some(&"a".repeat(64)));
-        check(&"a".repeat(65), None);
+        check(&"a".repeat(128), Some(&"a".repeat(128)));
+        check(&"a".repeat(129), None);
+        check("sha512:abc", Some("abc"));
+        check("md5:abc", None);
         check("a", None);
         check("AB", None);
         check("abx", None);

@@ -30,7 +30,7 @@ use super::blob;
 
 pub use find::{Entry, entries, find, list};
 pub use names::{tag, untag};
-pub use publish::{Parts, publish, publish_parts};
+pub use publish::{Document, Parts, publish, publish_parts};
 
 /// The most that a manifest, an index or a config may have: what registries allow, and then some.
 pub const DOCUMENT_LIMIT: u64 = 8 << 20;
@@ -155,7 +155,7 @@ fn image(store: &Store, manifest: &Digest, named: Vec<Named>) -> Result<Image> {
 fn adopt(store: &Store, manifest: &Digest) -> Result<()> {
     let copy = |digest: &Digest| -> Result<blob::Sealed> {
         let bytes = blob::read(store, digest, DOCUMENT_LIMIT)?;
-        let mut writer = blob::Writer::new(store)?;
+        let mut writer = blob::Writer::new(store, digest.algorithm())?;
         writer.write_all(&bytes).with_context(|| format!("cannot write blob {digest}"))?;
         writer.seal(Some(digest))
     };

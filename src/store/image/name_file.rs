@@ -42,7 +42,7 @@ pub(super) fn path_in(data: &Path, reference: &Reference) -> PathBuf {
 }
 
 pub(super) fn untagged_path(store: &Store, manifest: &Digest) -> PathBuf {
-    store.data.join("images").join(format!("@sha256-{}", manifest.hex()))
+    store.data.join("images").join(format!("@{}-{}", manifest.algorithm().name(), manifest.hex()))
 }
 
 /// The file for a reference: percent-escaped, so that it has no `/` and does not start with `.` or `@`; one that would

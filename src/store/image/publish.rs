@@ -19,13 +19,29 @@ use crate::store::layer::Unpacked;
 
 use super::names;
 
+/// A document, and the digest by which it is asked for: what names it from outside may do so by any algorithm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Of the bytes.
+    pub digest: Digest,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
+impl Document {
+    /// One that was made here, or that nothing names.
+    pub fn of(bytes: Vec<u8>) -> Document {
+        Document { digest: Digest::of(&bytes), bytes }
+    }
+}
+
 /// What makes an image, less what is in the store already.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Parts {
-    /// The manifest's bytes.
-    pub manifest: Vec<u8>,
-    /// The config's bytes; the manifest has their digest.
-    pub config: Vec<u8>,
+    /// The manifest.
+    pub manifest: Document,
+    /// The config, as the manifest names it.
+    pub config: Document,
     /// Compressed layers.
     pub blobs: Vec<Sealed>,
     /// Unpacked layers.
@@ -40,7 +56,7 @@ pub struct Parts {
 pub fn publish(store: &Store, parts: Parts, references: &[Reference]) -> Result<Digest> {
     // From here to the name nothing says that these are needed.
     let _publishing = gc::hold_off(store)?;
-    let digest = Digest::of(&parts.manifest);
+    let digest = parts.manifest.digest.clone();
     let mut blobs = parts.blobs;
     for document in [&parts.config, &parts.manifest] {
         blobs.extend(seal(store, document)?);
@@ -73,8 +89,7 @@ fn place(store: &Store, blobs: Vec<Sealed>, layers: Vec<Unpacked>) -> Result<()>
     for blob in blobs {
         blob.place(store)?;
     }
-    for dir in ["layers", "blobs/sha256"] {
-        let path = store.data.join(dir);
+    for path in blob::dirs(store)?.into_iter().chain([store.data.join("layers")]) {
         let synced = fs::open(&path)?.sync_all();
         synced.with_context(|| format!("cannot sync {}", path.display()))?;
     }
@@ -82,12 +97,11 @@ fn place(store: &Store, blobs: Vec<Sealed>, layers: Vec<Unpacked>) -> Result<()>
 }
 
 /// A document, unless the store has it. Those of an additional store do not count: a name of ours must not point there.
-fn seal(store: &Store, bytes: &[u8]) -> Result<Option<Sealed>> {
-    let digest = Digest::of(bytes);
-    if blob::is_own(store, &digest)? {
+fn seal(store: &Store, Document { digest, bytes }: &Document) -> Result<Option<Sealed>> {
+    if blob::is_own(store, digest)? {
         return Ok(None);
     }
-    let mut writer = blob::Writer::new(store)?;
+    let mut writer = blob::Writer::new(store, digest.algorithm())?;
     writer.write_all(bytes).with_context(|| format!("cannot write blob {digest}"))?;
-    writer.seal(Some(&digest)).map(Some)
+    writer.seal(Some(digest)).map(Some)
 }

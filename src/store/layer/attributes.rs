@@ -52,7 +52,7 @@ impl Owners {
         owner: Owner,
         chown: impl FnOnce(Uid, Gid) -> Result<(), Errno>,
     ) -> Result<bool> {
-        let owner = match self.moves {
+        let owner = match &self.moves {
             Some(moves) => Owner { uid: moves.uid.apply(owner.uid), gid: moves.gid.apply(owner.gid) },
             None => owner,
         };

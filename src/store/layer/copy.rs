@@ -125,7 +125,7 @@ struct Place<'a> {
 
 impl Merge<'_> {
     fn work(&self) {
-        let (overlay, owners) = (Overlay::new(self.ids), Owners::new(self.ids).moved(self.moves));
+        let (overlay, owners) = (Overlay::new(self.ids), Owners::new(self.ids).moved(self.moves.clone()));
         while let Some(job) = self.next() {
             let done = self
                 .directory(&job, &overlay, &owners)

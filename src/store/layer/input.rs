@@ -7,9 +7,8 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use anyhow::{Context, Result};
-use sha2::{Digest as _, Sha256};
 
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
 
 /// Large enough that a write costs little beside its bytes, small enough to stay in the second-level cache.
 const CHUNK: usize = 256 * 1024;
@@ -35,15 +34,17 @@ struct Chunk {
 /// Runs `work` on the stream, to its very end, and returns with its result the digest and the size of what was read.
 pub(super) fn with_input<T>(
     source: impl Read + Send,
+    algorithm: Algorithm,
     work: impl FnOnce(&mut Input) -> Result<T>,
 ) -> Result<(T, Digest, u64)> {
-    with_pieces(source, CHUNK, work)
+    with_pieces(source, algorithm, CHUNK, work)
 }
 
 /// [`with_input`], where `work` gets what is there as soon as it is a `piece`: for a stream that may end at any time, and
 /// what came is to be of use.
 pub(super) fn with_pieces<T>(
     source: impl Read + Send,
+    algorithm: Algorithm,
     piece: usize,
     work: impl FnOnce(&mut Input) -> Result<T>,
 ) -> Result<(T, Digest, u64)> {
@@ -52,7 +53,9 @@ pub(super) fn with_pieces<T>(
     let mut input = Input { buffer: Vec::new(), start: 0, end: 0, full, empty };
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new()
-            .spawn_scoped(scope, move || read_ahead(source, piece.min(CHUNK), &to_work, &from_work))
+            .spawn_scoped(scope, move || {
+                read_ahead(source, algorithm, piece.min(CHUNK), &to_work, &from_work)
+            })
             .context("cannot start a thread")?;
         let worked = work(&mut input).and_then(|done| input.drain(|_| Ok(())).map(|()| done));
         // Ends the reader where the work ended early: its next chunk finds nobody.
@@ -64,11 +67,12 @@ pub(super) fn with_pieces<T>(
 
 fn read_ahead(
     mut source: impl Read,
+    algorithm: Algorithm,
     piece: usize,
     full: &SyncSender<io::Result<Chunk>>,
     empty: &Receiver<Vec<u8>>,
 ) -> (Digest, u64) {
-    let mut hasher = Sha256::new();
+    let mut hasher = algorithm.hasher();
     let mut size = 0;
     loop {
         let mut buffer = empty.try_recv().unwrap_or_else(|_| vec![0; HEADROOM + CHUNK]);
@@ -82,7 +86,7 @@ fn read_ahead(
             let _ = full.send(Err(error));
         }
         if is_last || !is_sent {
-            return (Digest::from_hash(hasher.finalize().as_slice()), size);
+            return (hasher.finish(), size);
         }
     }
 }
@@ -172,7 +176,7 @@ mod tests {
     fn windows_of_any_size_see_the_whole_stream() {
         let bytes: Vec<u8> = (0..CHUNK * 3 + 77).map(|n| (n % 251) as u8).collect();
         for step in [1000, HEADROOM, HEADROOM + 1, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK * 2 + 5] {
-            let (seen, digest, size) = with_input(&bytes[..], |input| {
+            let (seen, digest, size) = with_input(&bytes[..], Algorithm::default(), |input| {
                 let mut seen = Vec::new();
                 loop {
                     let n = input.fill(step)?.min(step);
@@ -200,7 +204,7 @@ mod tests {
         for n in [0, 10, CHUNK, CHUNK + 10] {
             let mut seen = 0;
             let bytes = vec![7; n];
-            let ended = with_pieces(bytes.as_slice().chain(Gone), 1000, |input| {
+            let ended = with_pieces(bytes.as_slice().chain(Gone), Algorithm::default(), 1000, |input| {
                 input.drain(|bytes| {
                     seen += bytes.len();
                     Ok(())
@@ -214,8 +218,10 @@ mod tests {
     #[test]
     fn all_is_hashed_even_if_the_work_stops_early() {
         let bytes = vec![7; CHUNK * 9 + 1];
-        let (_, digest, size) = with_input(&bytes[..], |input| input.fill(10)).unwrap();
+        let (_, digest, size) = with_input(&bytes[..], Algorithm::default(), |input| input.fill(10)).unwrap();
         assert_eq!((digest, size), (Digest::of(&bytes), bytes.len() as u64));
-        assert!(with_input(&bytes[..], |_| -> Result<()> { anyhow::bail!("no") }).is_err());
+        assert!(
+            with_input(&bytes[..], Algorithm::default(), |_| -> Result<()> { anyhow::bail!("no") }).is_err()
+        );
     }
 }

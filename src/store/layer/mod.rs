@@ -166,7 +166,8 @@ fn extract_into(
         Made::Beside(_) => (BESIDE_PIECE, BESIDE_PIECE as u64),
         _ => (usize::MAX, u64::MAX),
     };
-    let ((), digest, size) = input::with_pieces(tar, piece, |input| match &dir {
+    let algorithm = expected.map(|diff_id| diff_id.0.algorithm()).unwrap_or_default();
+    let ((), digest, size) = input::with_pieces(tar, algorithm, piece, |input| match &dir {
         Some(dir) => {
             fs::create_dir(dir, 0o755)?;
             unpack::unpack(input, dir, &store.ids, write_out).or_else(explain)
@@ -259,7 +260,7 @@ pub fn unpack(store: &Store, tar: impl Read + Send, expected: Option<&DiffId>) -
 /// Writes exactly the bytes that were unpacked. An error at the end means that the layer was changed on disk, and that
 /// what was written is not to be used.
 pub fn write_tar(store: &Store, diff_id: &DiffId, out: &mut dyn Write) -> Result<()> {
-    let found = tar::write(&existing(store, diff_id)?, out)?;
+    let found = tar::write(&existing(store, diff_id)?, diff_id.0.algorithm(), out)?;
     if found != diff_id.0 {
         bail!("cannot write layer {}: it was changed on disk", diff_id.0);
     }
@@ -328,7 +329,8 @@ pub fn take_home(store: &Store, diff_id: &DiffId) -> Result<()> {
     let about = || format!("cannot copy layer {} from {}", diff_id.0, dir.display());
     let (reader, writer) = io::pipe().with_context(about)?;
     std::thread::scope(|scope| {
-        let made = scope.spawn(|| tar::write(&dir, &mut io::BufWriter::with_capacity(COPY_BUFFER, writer)));
+        let made =
+            scope.spawn(|| tar::write_unhashed(&dir, &mut io::BufWriter::with_capacity(COPY_BUFFER, writer)));
         let unpacked = extract_again(store, reader, diff_id);
         let made = made.join().map_err(|_| anyhow::anyhow!("its archive could not be made"))?;
         // What went wrong with the reading end tells less.
@@ -355,7 +357,7 @@ pub fn take_away(store: &Store, diff_ids: &[DiffId]) -> Result<Vec<Removed>> {
 /// All layers of our own, unsorted.
 pub fn list(store: &Store) -> Result<Vec<DiffId>> {
     let names = fs::read_dir(&store.data.join(layout::LAYERS))?;
-    let digests = names.iter().filter_map(|n| format!("sha256:{}", n.to_str()?).parse().ok());
+    let digests = names.iter().filter_map(|n| Digest::from_hex(n.to_str()?));
     Ok(digests.map(DiffId).collect())
 }
 

@@ -7,21 +7,21 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FileType, OFlags, fstat};
-use sha2::{Digest as _, Sha256};
 
 use crate::fs;
-use crate::oci::Digest;
+use crate::oci::digest::Hasher;
+use crate::oci::{Algorithm, Digest};
 
 use super::split::{Reader, Record};
 use super::{beneath, layout};
 
 const CHUNK: usize = 256 * 1024;
 
-/// Writes the archive of the layer in this directory; returns its digest.
-pub(super) fn write(layer: &Path, out: &mut dyn Write) -> Result<Digest> {
-    let mut out = Hashed { out, hasher: Sha256::new() };
+/// Writes the archive of the layer in this directory; returns its digest by this algorithm.
+pub(super) fn write(layer: &Path, algorithm: Algorithm, out: &mut dyn Write) -> Result<Digest> {
+    let mut out = Hashed { out, hasher: algorithm.hasher() };
     put(layer, &mut |bytes| out.write(bytes))?;
-    Ok(Digest::from_hash(out.hasher.finalize().as_slice()))
+    Ok(out.hasher.finish())
 }
 
 /// [`write()`] for who hashes the archive anyway.
@@ -57,7 +57,7 @@ fn put(layer: &Path, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
 
 struct Hashed<'a> {
     out: &'a mut dyn Write,
-    hasher: Sha256,
+    hasher: Hasher,
 }
 
 impl Hashed<'_> {

@@ -71,7 +71,9 @@ fn archive(layer: &Path, diff_id: &DiffId, ids: &Ids) -> Result<u64> {
     let (made, compared) = std::thread::scope(|scope| {
         // The writing end is closed when all is written, which ends the reader.
         let made = scope.spawn(move || tar::write_unhashed(layer, &mut writer));
-        let compared = with_input(reader, |input| unpack::entries(input, |entry| comparison.entry(entry)));
+        let compared = with_input(reader, diff_id.0.algorithm(), |input| {
+            unpack::entries(input, |entry| comparison.entry(entry))
+        });
         (made.join(), compared)
     });
     let made = made.map_err(|_| anyhow!("its archive could not be made"))?;

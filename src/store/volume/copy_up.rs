@@ -30,7 +30,7 @@ pub fn is_wanted(store: &Store, volume: &Volume) -> Result<bool> {
 pub fn fill(store: &Store, volume: &Volume, source: &Path) -> Result<()> {
     let home = dir(store, &volume.name);
     let (content, target) = (home.join("content"), data(store, &volume.name));
-    let lock = fs::open_or_create(&home.join("lock"), 0o600)?;
+    let lock = super::open_lock(store, &volume.name)?;
     lock::acquire(&lock, Kind::Exclusive).with_context(|| format!("cannot lock {}", home.display()))?;
     if fs::metadata(&content)?.is_none() {
         if !fs::read_dir(&target)?.is_empty() {

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `volume.json` | what was asked for when it was made |
 //! | `_data/` | what is mounted (docker's and podman's name for it) |
-//! | `lock` | held by who fills it |
+//! | `lock` | held by who fills or mounts it |
 //! | `content/` | what an image brings for `_data/`, on its way there: see [`copy_up`] |
 //!
 //! Who uses a volume is not written down anywhere: the records of the containers say it.
@@ -96,6 +96,11 @@ pub fn check_name(name: &str) -> Result<()> {
     Err(anyhow!("cannot use {name:?} as a volume's name")).hint(
         "a name is made of a-z A-Z 0-9 _ . - and begins with a letter or digit; a path begins with / or ./",
     )
+}
+
+/// The lock of who fills or mounts the volume `name`, open and not taken.
+pub fn open_lock(store: &Store, name: &str) -> Result<File> {
+    fs::open_or_create(&dir(store, name).join("lock"), 0o600)
 }
 
 /// The volume of this name, if there is one.

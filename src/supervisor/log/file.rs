@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::entry::{self, Stream};
 use crate::fs;
-use crate::store::rotated;
+use crate::store::rotated::{self, Packing};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +21,13 @@ pub struct Bounds {
     pub max_size: u64,
     /// Files.
     pub n_files: u32,
+    /// Whether those that are not written to any more are compressed.
+    pub compress: bool,
 }
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { max_size: 10 << 20, n_files: 3 }
+        Bounds { max_size: 10 << 20, n_files: 3, compress: false }
     }
 }
 
@@ -37,6 +39,8 @@ pub struct LogFile {
     file: Option<File>,
     size: u64,
     bounds: Bounds,
+    /// The last file before this one, while it is being compressed.
+    packing: Option<Packing>,
     /// Why something is missing, until the log says so itself.
     lost: Option<String>,
 }
@@ -46,7 +50,9 @@ impl LogFile {
     pub fn open(path: &Path, bounds: Bounds) -> Result<LogFile> {
         let file = fs::append(path, 0o600)?;
         let size = file.metadata().with_context(|| format!("cannot look at {}", path.display()))?.len();
-        let mut log = LogFile { path: path.to_owned(), file: Some(file), size, bounds, lost: None };
+        let mut log =
+            LogFile { path: path.to_owned(), file: Some(file), size, bounds, packing: None, lost: None };
+        log.begin_packing();
         if size > 0 {
             // A supervisor that was killed may have left half a line.
             log.append(b"\n");
@@ -75,6 +81,22 @@ impl LogFile {
                 }
             }
         }
+        self.pack();
+    }
+
+    /// One that cannot be compressed, on a full disk, stays as it is.
+    fn begin_packing(&mut self) {
+        if self.bounds.compress {
+            self.packing = Packing::begin(&self.path).ok().flatten();
+        }
+    }
+
+    /// A piece of it for each time that something is written: more than what is written, so that it is done well before
+    /// the next one.
+    fn pack(&mut self) {
+        if self.packing.as_mut().is_some_and(|packing| packing.step().unwrap_or(true)) {
+            self.packing = None;
+        }
     }
 
     fn try_append(&mut self, mut entries: &[u8]) -> Result<()> {
@@ -85,8 +107,10 @@ impl LogFile {
             let n = if n == 0 && self.size == 0 { first(entries) } else { n };
             if n == 0 {
                 self.file = None;
+                let _ = self.packing.take().map(Packing::finish);
                 rotated::rotate(&self.path, self.bounds.n_files)?;
                 self.size = 0;
+                self.begin_packing();
                 continue;
             }
             let file = match &mut self.file {

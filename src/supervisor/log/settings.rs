@@ -8,6 +8,7 @@ use super::file::Bounds;
 use super::{journald, syslog};
 use crate::error::ResultExt;
 use crate::fs;
+use crate::oci::Digest;
 use crate::oci::runtime::Spec;
 use crate::quantity;
 use crate::store::container::{ContainerDir, Record, Source};
@@ -109,7 +110,7 @@ impl Settings {
             Source::Image { name, id, .. } => (name.clone(), id.clone()),
             Source::Dir { path, .. } => (path.display().to_string(), String::new()),
         };
-        let short = |id: &str| id.strip_prefix("sha256:").unwrap_or(id).chars().take(12).collect();
+        let short = |id: &str| Digest::bare(id).chars().take(12).collect();
         let value = |name: &str| match name {
             ".ID" => Some(short(&record.id)),
             ".FullID" => Some(record.id.clone()),
@@ -200,10 +201,12 @@ fn bounds(options: &BTreeMap<String, String>, prefix: &str) -> Result<Bounds> {
     }
     match option("compress") {
         None | Some((_, "false")) => {}
-        Some((_, "true")) if prefix == "cache-" => {}
-        Some((key, "true")) => {
-            return Err(anyhow!("{key}: a log is kept as it is")).hint("max-size and max-file bound it");
+        Some((key, "true")) if bounds.n_files < 2 || bounds.max_size == u64::MAX => {
+            bail!(
+                "{key}: what is compressed are the files before the last, and max-file or max-size leave none"
+            )
         }
+        Some((_, "true")) => bounds.compress = true,
         Some((key, other)) => bail!("{key}: it is true or false, not {other:?}"),
     }
     Ok(bounds)

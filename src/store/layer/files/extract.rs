@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use anyhow::{Context, Result};
 use tar_core::parse::Parser;
 
+use crate::oci::Algorithm;
+
 use super::super::entry::{Defaults, Kind};
 use super::super::input::{self, Input};
 use super::super::unpack::{Found, limits, next};
@@ -12,7 +14,7 @@ use super::target::{Content, Target};
 
 /// Extracts an uncompressed tar stream, to its very end.
 pub fn extract(tar: impl Read + Send, target: &mut Target) -> Result<()> {
-    input::with_input(tar, |input| all(input, target))?;
+    input::with_input(tar, Algorithm::default(), |input| all(input, target))?;
     target.finish()
 }
 

@@ -20,7 +20,7 @@ const MAX_XATTR: usize = 64 * 1024;
 
 impl Inode {
     /// Gives it the owner that it has in the container, whose files are kept under other ids.
-    pub fn undo(&mut self, moves: Option<Moves>) {
+    pub fn undo(&mut self, moves: Option<&Moves>) {
         if let Some(moves) = moves {
             (self.entry.uid, self.entry.gid) =
                 (moves.uid.undo(self.entry.uid), moves.gid.undo(self.entry.gid));

@@ -3,14 +3,20 @@
 //!
 //! A reader follows the files and not their names: what is renamed while it is read is read to its end, and a line that a
 //! slow writer adds to a file after that was renamed is read as well.
+//!
+//! A file that nobody writes to any more may be compressed (`packed`): PATH.1.gz in place of PATH.1.
 
-use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+mod packed;
+mod part;
+
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::fs;
+pub use packed::Packing;
+use part::Part;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 128 << 10;
@@ -20,8 +26,12 @@ pub fn numbered(path: &Path, n: u32) -> PathBuf {
     if n == 0 {
         return path.to_owned();
     }
+    with_suffix(path, &format!(".{n}"))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{n}"));
+    name.push(suffix);
     PathBuf::from(name)
 }
 
@@ -31,10 +41,14 @@ pub fn rotate(path: &Path, n_files: u32) -> Result<()> {
         return fs::remove_file(path);
     }
     for n in (0..n_files - 1).rev() {
-        let from = numbered(path, n);
+        let (from, to) = (numbered(path, n), numbered(path, n + 1));
         // One is missing where a rotation was cut short.
         if fs::symlink_metadata(&from)?.is_some() {
-            fs::rename(&from, &numbered(path, n + 1))?;
+            fs::rename(&from, &to)?;
+            fs::remove_file(&packed::name(&to))?;
+        } else if n > 0 && fs::symlink_metadata(&packed::name(&from))?.is_some() {
+            fs::rename(&packed::name(&from), &packed::name(&to))?;
+            fs::remove_file(&to)?;
         }
     }
     Ok(())
@@ -96,20 +110,24 @@ impl Lines {
             if n == 0 && newest.is_some() && identity(&path)? == newest {
                 return Ok(());
             }
-            if identity(&path)?.is_none() {
-                continue;
-            }
-            // It may be renamed, or go, between the look and the opening.
-            let Ok(file) = fs::open(&path) else { continue };
-            let part = Part::of(file, &path)?;
-            if Some(part.identity) == newest {
+            // It may be renamed, or go, between the look and the opening. One that is compressed is there before the
+            // other goes.
+            let part = match identity(&path)? {
+                Some(_) => fs::open(&path).ok().map(|file| Part::of(file, &path)),
+                None => {
+                    let path = packed::name(&path);
+                    fs::open(&path).ok().filter(|_| n > 0).map(|file| Part::packed(file, &path))
+                }
+            };
+            let Some(part) = part.transpose()? else { continue };
+            if self.parts.last().is_some_and(|newest| newest.is(&part)) {
                 break;
             }
-            if !found.iter().any(|p: &Part| p.identity == part.identity) {
+            if !found.iter().any(|p: &Part| p.is(&part)) {
                 found.push(part);
             }
         }
-        let known = |part: &Part| self.parts.iter().any(|p| p.identity == part.identity);
+        let known = |part: &Part| self.parts.iter().any(|p| p.is(part));
         found.retain(|part| !known(part));
         self.parts.extend(found.into_iter().rev());
         Ok(())
@@ -120,110 +138,6 @@ type Identity = (u64, u64);
 
 fn identity(path: &Path) -> Result<Option<Identity>> {
     Ok(fs::metadata(path)?.filter(std::fs::Metadata::is_file).map(|m| (m.dev(), m.ino())))
-}
-
-/// One file, and how far it was read.
-#[derive(Debug)]
-struct Part {
-    identity: Identity,
-    path: PathBuf,
-    file: File,
-    offset: u64,
-    /// A line whose end was not there yet.
-    rest: Vec<u8>,
-}
-
-impl Part {
-    fn of(file: File, path: &Path) -> Result<Part> {
-        let meta = file.metadata().with_context(|| format!("cannot look at {}", path.display()))?;
-        let identity = (meta.dev(), meta.ino());
-        Ok(Part { identity, path: path.to_owned(), file, offset: 0, rest: Vec::new() })
-    }
-
-    fn size(&self) -> Result<u64> {
-        Ok(self.file.metadata().with_context(|| format!("cannot look at {}", self.path.display()))?.len())
-    }
-
-    fn skip(&mut self) -> Result<()> {
-        self.offset = self.size()?;
-        self.rest.clear();
-        Ok(())
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        loop {
-            match self.file.read_at(buffer, offset) {
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                other => return other.with_context(|| format!("cannot read {}", self.path.display())),
-            }
-        }
-    }
-
-    fn read(&mut self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let n = self.read_at(&mut chunk, self.offset)?;
-            if n == 0 {
-                return Ok(());
-            }
-            self.offset += n as u64;
-            let mut lines = &chunk[..n];
-            if !self.rest.is_empty() {
-                let Some(end) = memchr::memchr(b'\n', lines) else {
-                    self.rest.extend_from_slice(lines);
-                    continue;
-                };
-                self.rest.extend_from_slice(&lines[..end]);
-                lines = &lines[end + 1..];
-                let line = std::mem::take(&mut self.rest);
-                each(&line)?;
-            }
-            while let Some(end) = memchr::memchr(b'\n', lines) {
-                each(&lines[..end])?;
-                lines = &lines[end + 1..];
-            }
-            self.rest.extend_from_slice(lines);
-        }
-    }
-
-    /// Whether `enough` was; the place to read from is after that line then.
-    fn seek_back(&mut self, enough: &mut dyn FnMut(&[u8]) -> bool) -> Result<bool> {
-        let mut start = self.size()?;
-        // The beginning of a line that reaches into what was looked at before.
-        let mut tail: Vec<u8> = Vec::new();
-        let mut has_end = false;
-        while start > 0 {
-            let n = start.min(CHUNK as u64);
-            start -= n;
-            let mut block = vec![0; n as usize];
-            let mut filled = 0;
-            while filled < block.len() {
-                match self.read_at(&mut block[filled..], start + filled as u64)? {
-                    0 => break,
-                    more => filled += more,
-                }
-            }
-            block.truncate(filled);
-            block.extend_from_slice(&tail);
-            let mut end = block.len();
-            while let Some(newline) = memchr::memrchr(b'\n', &block[..end]) {
-                // What comes after the last newline is no line yet.
-                if has_end && enough(&block[newline + 1..end]) {
-                    self.offset = start + end as u64 + 1;
-                    return Ok(true);
-                }
-                has_end = true;
-                end = newline;
-            }
-            block.truncate(end);
-            tail = block;
-        }
-        if has_end && enough(&tail) {
-            self.offset = tail.len() as u64 + 1;
-            return Ok(true);
-        }
-        Ok(false)
-    }
 }
 
 #[cfg(test)]
@@ -272,6 +186,84 @@ mod tests {
         late.skip().unwrap();
         add("6\n");
         assert_eq!(new_lines(&mut late), ["6"]);
+        fs::remove_tree(path.parent().unwrap()).unwrap();
+    }
+
+    /// Compresses what was rotated last.
+    fn pack(path: &Path) {
+        let mut packing = Packing::begin(path).unwrap().unwrap();
+        while !packing.step().unwrap() {}
+    }
+
+    #[test]
+    fn compressed_files_are_read_as_the_others() {
+        let path = scratch("packed");
+        let add = |text: &str| fs::append(&path, 0o600).unwrap().write_all(text.as_bytes()).unwrap();
+        let turn = || {
+            rotate(&path, 4).unwrap();
+            pack(&path);
+        };
+        let mut follower = Lines::new(&path, 4);
+        add("1\n2\n");
+        assert_eq!(new_lines(&mut follower), ["1", "2"]);
+        add("3\n");
+        turn();
+        add("4\n");
+        assert_eq!(new_lines(&mut follower), ["3", "4"], "of what was compressed only what is new, and once");
+        turn();
+        add("4\n");
+        turn();
+        add("5\n");
+        assert_eq!(new_lines(&mut follower), ["4", "5"], "same text, another file");
+        assert!(new_lines(&mut follower).is_empty());
+        let names = fs::read_dir(path.parent().unwrap()).unwrap();
+        let mut names: Vec<_> = names.iter().map(|n| n.to_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["f", "f.1.gz", "f.2.gz", "f.3.gz"]);
+        assert_eq!(new_lines(&mut Lines::new(&path, 4)), ["1", "2", "3", "4", "4", "5"]);
+        for (wanted, want) in
+            [(2, &["4", "5"][..]), (3, &["4", "4", "5"]), (9, &["1", "2", "3", "4", "4", "5"])]
+        {
+            let mut lines = Lines::new(&path, 4);
+            let mut left = wanted;
+            lines
+                .seek_back(&mut |_| {
+                    let is_enough = left == 0;
+                    left = usize::saturating_sub(left, 1);
+                    is_enough
+                })
+                .unwrap();
+            assert_eq!(new_lines(&mut lines), want, "{wanted}");
+        }
+        turn();
+        assert_eq!(new_lines(&mut Lines::new(&path, 4)), ["4", "4", "5"], "the oldest is gone");
+        // One that was cut short counts for nothing, and is begun anew.
+        add("6\n");
+        rotate(&path, 4).unwrap();
+        drop(Packing::begin(&path).unwrap());
+        assert_eq!(new_lines(&mut Lines::new(&path, 4)), ["4", "5", "6"]);
+        pack(&path);
+        assert_eq!(new_lines(&mut Lines::new(&path, 4)), ["4", "5", "6"]);
+        assert!(Packing::begin(&path).unwrap().is_none(), "nothing is left to do");
+        fs::remove_tree(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn large_files_are_compressed_piece_by_piece() {
+        let path = scratch("large");
+        let text: String = (0..100_000).map(|n| format!("line {n}\n")).collect();
+        fs::append(&path, 0o600).unwrap().write_all(text.as_bytes()).unwrap();
+        rotate(&path, 2).unwrap();
+        let mut packing = Packing::begin(&path).unwrap().unwrap();
+        let mut n_steps = 1;
+        while !packing.step().unwrap() {
+            n_steps += 1;
+        }
+        assert!(n_steps > 2, "{n_steps}");
+        let size = fs::metadata(&packed::name(&numbered(&path, 1))).unwrap().unwrap().len();
+        assert!(size < text.len() as u64 / 2, "{size}");
+        let lines = new_lines(&mut Lines::new(&path, 2));
+        assert!(lines.len() == 100_000 && lines[99_999] == "line 99999");
         fs::remove_tree(path.parent().unwrap()).unwrap();
     }
 

@@ -3,19 +3,21 @@
 //! A box is a container with the label [`LABEL`]. What it takes over from the caller is taken over anew at each start: the
 //! working directory, the ssh agent, terminal and locale.
 
+mod choice;
+
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
-use super::Engine;
+pub use choice::{Asked, Choice, box_name, settle, stay};
+
 use super::create::CreateOptions;
-use crate::error::ResultExt;
 use crate::fs;
 use crate::host::Host;
 use crate::oci::runtime::{MountBuilder, Spec};
 use crate::spec::options::{Mount, Network, Options};
-use crate::store::container::{self, ContainerDir, Record};
+use crate::store::container::{ContainerDir, Record};
 use crate::store::person::Person;
 use crate::supervisor::runtime_dir;
 
@@ -23,93 +25,9 @@ use crate::supervisor::runtime_dir;
 pub const LABEL: &str = "dhow.shell";
 /// What a box is made from that has no image: this machine.
 pub const MACHINE: &str = "/";
-/// The name of the box that is made from it.
-const MACHINE_BOX: &str = "shell";
 /// Where the caller's ssh agent is inside: in a copy of the machine not everybody may make something in /run.
 fn agent(person: &Person, is_machine: bool) -> PathBuf {
     if is_machine { person.home.join(".dhow-ssh-agent") } else { "/run/dhow/ssh-agent".into() }
-}
-
-/// What was typed.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Asked<'a> {
-    /// An image or a box.
-    pub target: Option<&'a str>,
-    /// The image where nothing was typed.
-    pub default_image: Option<&'a str>,
-    /// A name for the box.
-    pub name: Option<&'a str>,
-    /// The box is to go when it ends.
-    pub auto_remove: bool,
-}
-
-/// What is to be entered.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// A box that exists, by name.
-    Box(String),
-    /// A new one.
-    New {
-        /// From this image, or [`MACHINE`].
-        from: String,
-        /// Under this name; one is made up otherwise.
-        name: Option<String>,
-    },
-}
-
-/// Finds out what the words mean: a box of that name, else an image.
-pub fn choose(engine: &Engine, asked: Asked<'_>) -> Result<Choice> {
-    let Asked { target, default_image, name, auto_remove } = asked;
-    let from = target.or(default_image).unwrap_or(MACHINE).to_owned();
-    if auto_remove {
-        return Ok(Choice::New { from, name: name.map(str::to_owned) });
-    }
-    if let (Some(target), None) = (target, name)
-        && let Some(found) = find(engine, target)?
-        && found.image.is_some()
-    {
-        return Ok(Choice::Box(found.name));
-    }
-    let wanted = name.map_or_else(|| box_name(&from), str::to_owned);
-    let Some(found) = find(engine, &wanted)? else {
-        return Ok(Choice::New { from, name: Some(wanted) });
-    };
-    match found.image {
-        None => Err(anyhow!("cannot use {wanted} as a box: it is a container that dhow shell did not make"))
-            .hint(format!("name the box with --name, or use dhow exec -it {wanted} sh")),
-        Some(image) if target.is_some() && image != from => {
-            Err(anyhow!("cannot use the box {wanted} for {from}: it is made from {image}"))
-                .hint("name another with --name, or remove it with dhow rm")
-        }
-        Some(_) => Ok(Choice::Box(found.name)),
-    }
-}
-
-struct Found {
-    name: String,
-    /// What it is made from, if it is a box.
-    image: Option<String>,
-}
-
-fn find(engine: &Engine, wanted: &str) -> Result<Option<Found>> {
-    match engine.find(wanted).and_then(|dir| dir.record()) {
-        Ok(record) => Ok(Some(Found { image: record.labels.get(LABEL).cloned(), name: record.name })),
-        Err(error) if super::is_not_found(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The name of a box where none was typed: the last part of the image's, and its tag.
-pub fn box_name(image: &str) -> String {
-    if image == MACHINE {
-        return MACHINE_BOX.into();
-    }
-    let short = image.split('@').next().unwrap_or_default();
-    let short = short.rsplit('/').next().unwrap_or_default();
-    let short = short.strip_suffix(":latest").unwrap_or(short);
-    let name: String =
-        short.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' }).collect();
-    if container::is_name(&name) { name } else { "box".into() }
 }
 
 /// The caller's surroundings, as a box is to have them.
@@ -374,21 +292,6 @@ fn bound(source: &Path, target: &Path) -> Result<crate::oci::runtime::Mount> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn boxes_are_named_after_their_image() {
-        for (image, name) in [
-            ("/", "shell"),
-            ("alpine", "alpine"),
-            ("alpine:latest", "alpine"),
-            ("registry:5000/a/debian:12", "debian-12"),
-            ("debian@sha256:00", "debian"),
-            ("-x", "box"),
-            ("", "box"),
-        ] {
-            assert_eq!(box_name(image), name, "{image}");
-        }
-    }
 
     #[test]
     fn what_a_box_needs_its_own_of_stays_outside() {
