@@ -79,10 +79,12 @@ use clap::{Arg, ArgMatches, Command};
 use defaults::Typed;
 
 use crate::config::Config;
+use crate::endpoint::Network;
 use crate::engine::{Engine, shares};
 use crate::error::{self, ExitWith};
 use crate::event::Event;
 use crate::host::{self, Host};
+use crate::network::forward::hold::{self, Given, Hold};
 use crate::spec::options::Options;
 use crate::store::additional;
 use crate::userns::{self, Entering};
@@ -104,6 +106,8 @@ pub(crate) struct Session {
     pub(crate) config: Config,
     /// Stores that are only read.
     additional_stores: Vec<PathBuf>,
+    /// A user's forwarder, as long as we need it.
+    forward: Option<(Hold, Given)>,
 }
 
 impl Session {
@@ -128,6 +132,9 @@ impl Session {
     /// The same for a container that is to be made from these options: a user joins the user name space of a container whose
     /// other name spaces it is to be in.
     pub(crate) fn engine_entering_for(&mut self, options: &Options) -> Result<(Engine, Entering)> {
+        if options.network == Network::Own {
+            self.reach_outside()?;
+        }
         if !self.host.is_rootless() || !shares::is_any(options) {
             return self.engine_entering();
         }
@@ -141,9 +148,38 @@ impl Session {
         }
     }
 
+    /// Sees to it that a user's containers have a way to the outside. Before we are root of a name space.
+    pub(crate) fn reach_outside(&mut self) -> Result<()> {
+        if self.host.is_rootless() && self.forward.is_none() {
+            self.forward = Some(hold::ensure(&self.host.data, &mut out::warn)?);
+        }
+        Ok(())
+    }
+
+    /// The same for containers that exist, where one of them is joined to networks.
+    pub(crate) fn reach_outside_for(&mut self, names: &[&str]) -> Result<()> {
+        let engine = self.engine()?;
+        let is_joined = |name: &&str| {
+            let record = engine.find(name).and_then(|dir| dir.record());
+            record.is_ok_and(|record| record.wiring.network == Network::Own)
+        };
+        if names.iter().any(is_joined) { self.reach_outside() } else { Ok(()) }
+    }
+
     /// The same for a verb that has something to read while the ids are being mapped.
     pub(crate) fn engine_entering(&mut self) -> Result<(Engine, Entering)> {
-        let entering = userns::begin(&mut self.host)?;
+        if self.host.is_rootless() && self.forward.is_none() {
+            self.forward = hold::look(&self.host.data)?;
+        }
+        let entering = match &self.forward {
+            // What its containers share can only be reached from its user name space.
+            Some((_, given)) => {
+                userns::join(&self.host, &given.process)?;
+                self.host.ids = host::current_ids()?;
+                Entering::done()
+            }
+            None => userns::begin(&mut self.host)?,
+        };
         Ok((self.open()?, entering))
     }
 }
@@ -280,7 +316,7 @@ fn dispatch(matches: &ArgMatches, found: Result<(Host, Config)>) -> Result<u8> {
     let options: Vec<String> = matches.get_many("storage-opt").into_iter().flatten().cloned().collect();
     let additional_stores =
         additional::stores(&host, &options, config.storage.additional_stores.as_deref().unwrap_or_default())?;
-    let mut session = Session { host, config, additional_stores };
+    let mut session = Session { host, config, additional_stores, forward: None };
     let (name, sub) = matches.subcommand().unwrap_or(("", matches));
     let (table, name, sub) = match verbs::GROUPS.iter().find(|(group, ..)| *group == name) {
         Some((_, _, table)) => grouped(table, sub),

@@ -30,6 +30,7 @@ pub(super) fn restart_verb(matches: &ArgMatches, session: &mut Session) -> Resul
     if stopped.is_empty() {
         return Ok(first);
     }
+    session.reach_outside_for(&stopped.iter().map(String::as_str).collect::<Vec<_>>())?;
     let engine = session.engine_as_root()?;
     let second = each(&stopped.iter().map(String::as_str).collect::<Vec<_>>(), |name| {
         start::start(&engine, name, StartOptions::default(), &mut events)?;

@@ -117,7 +117,7 @@ fn make(
     wanted.options.terminal = is_terminal;
     boxes::furnish(&mut wanted, &here, from);
     let registry = ask_helpers(matches, session, &wanted)?;
-    let (engine, entering) = session.engine_entering()?;
+    let (engine, entering) = session.engine_entering_for(&wanted.options)?;
     let ready = Ready { engine: &engine, entering, registry };
     let (wanted, entering) = with_image(matches, session, ready, wanted)?;
     let (cidfile, pidfile) = (IdFile::claim(matches)?, PidFile::claim(matches)?);
@@ -161,6 +161,7 @@ fn enter(
         PidFile::claim(matches)?.map_or(Ok(()), |file| file.write(state.init.pid))?;
         return join(&engine, name, here, now).map(Some);
     }
+    session.reach_outside_for(&[name])?;
     let engine = session.engine_as_root()?;
     let (cidfile, pidfile) = (IdFile::claim(matches)?, PidFile::claim(matches)?);
     let signals = Signals::catch()?;

@@ -42,6 +42,7 @@ pub(super) fn start_verb(matches: &ArgMatches, session: &mut Session) -> Result<
             return Ok(code_of(guest::attach(&engine, name, signals, stay, &mut events)?));
         }
     }
+    session.reach_outside_for(&names)?;
     let first = options_of(session, &names);
     let (engine, entering) = session.engine_entering_for(&first)?;
     entering.finish()?;

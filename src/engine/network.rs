@@ -325,8 +325,8 @@ pub fn remove(engine: &Engine, wanted: &str) -> Result<()> {
         ));
     }
     // Where that is not there, there is nothing of it to remove.
-    let place = place::of(&engine.store).ok();
-    let removed = create::remove(&engine.store, wanted, place.as_ref())?;
+    let place = place::if_any(&engine.store)?;
+    let removed = create::remove(&engine.store, wanted, place.as_ref().map(|(place, _)| place))?;
     journal::note(&engine.store, &event("destroy", &removed));
     Ok(())
 }

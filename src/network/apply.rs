@@ -20,8 +20,9 @@ pub struct Place {
     pub route: Socket,
     /// For the firewall.
     pub filter: Socket,
-    /// Whether it is our own name space, whose sysctls are ours to set; any other is made ready by who holds it.
-    pub is_ours: bool,
+    /// In a name space that the containers of a user share: the link by which the outside comes, from whom it comes and
+    /// for whom it is. Otherwise the name space is our own, whose sysctls are ours to set.
+    pub outside: Option<&'static str>,
 }
 
 impl Place {
@@ -30,7 +31,7 @@ impl Place {
         Ok(Place {
             route: Socket::open(Family::Route)?,
             filter: Socket::open(Family::Filter)?,
-            is_ours: true,
+            outside: None,
         })
     }
 }
@@ -77,7 +78,8 @@ fn allow(place: &Place, plan: &Plan, is_new: bool) -> Result<()> {
     if !is_new && firewall::is_whole(&place.filter, &bridges)? {
         return firewall::add(&place.filter, &own);
     }
-    let mut all: Vec<_> = plan.joins.iter().map(|join| firewall::of_network(&join.bridge)).collect();
+    let mut all: Vec<_> =
+        plan.joins.iter().map(|join| firewall::of_network(&join.bridge, place.outside)).collect();
     all.push(own.clone());
     assert_firewall(place, &all)
 }
@@ -121,7 +123,7 @@ fn make_bridge(place: &Place, bridge: &Bridge) -> Result<()> {
         Some(mtu) => mtu,
         None => link::mtu_of_way_out(&place.route)?.unwrap_or(USUAL_MTU),
     };
-    if place.is_ours {
+    if place.outside.is_none() {
         forward_packets(bridge)?;
     }
     let mut batch = Batch::new();
@@ -210,7 +212,7 @@ fn remove_links(place: &Place, plan: &Plan) -> Result<()> {
 
 /// Takes a network away: its bridge and what the firewall has of it.
 pub fn remove_network(place: &Place, bridge: &Bridge) -> Result<()> {
-    firewall::remove(&place.filter, &firewall::of_network(bridge))?;
+    firewall::remove(&place.filter, &firewall::of_network(bridge, place.outside))?;
     let mut batch = Batch::new();
     link::remove(&mut batch, &bridge.link);
     batch.acknowledge();
@@ -222,7 +224,8 @@ pub fn remove_network(place: &Place, bridge: &Bridge) -> Result<()> {
 
 /// Makes the firewall whole again for a container that is joined already.
 pub fn reassert(place: &Place, plan: &Plan) -> Result<()> {
-    let mut all: Vec<_> = plan.joins.iter().map(|join| firewall::of_network(&join.bridge)).collect();
+    let mut all: Vec<_> =
+        plan.joins.iter().map(|join| firewall::of_network(&join.bridge, place.outside)).collect();
     all.push(firewall::of_container(plan));
     assert_firewall(place, &all)
 }

@@ -11,7 +11,7 @@ use crate::store::network::wired::{self, Wired};
 /// Frees addresses, links, ports and rules of a container that is dead, whose lock the caller holds. Nothing to do for most.
 pub fn heal(store: &Store, dir: &ContainerDir) -> Result<()> {
     let Some(wired) = wired::read(dir)? else { return Ok(()) };
-    if let Ok(place) = place::of(store) {
+    if let Ok(Some((place, _hold))) = place::if_any(store) {
         // Whatever cannot be undone here is met again by whoever gets the same port or address.
         let _ = apply::undo(&place, &plan::leftover(&wired));
     }

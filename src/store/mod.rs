@@ -55,6 +55,7 @@ pub const ENTRIES: &[&str] = &[
     "volumes.lock",
     "networks",
     "networks.lock",
+    "forward",
     "turns.lock",
     "booted",
     "secrets",

@@ -4,11 +4,13 @@
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::ports::Ports;
 use crate::endpoint::{Endpoint, Network as Mode};
+use crate::error::ResultExt;
 use crate::network::apply::{self, Place};
+use crate::network::forward::hold::Hold;
 use crate::network::netlink::Socket;
 use crate::network::plan::{self, Plan};
 use crate::network::{create, heal, place};
@@ -22,6 +24,8 @@ use crate::store::network::{Network, claim};
 #[derive(Debug)]
 pub struct Joined {
     place: Place,
+    /// For a user: keeps the place, and the way to the outside.
+    hold: Option<Hold>,
     networks: Vec<Network>,
     wired: Wired,
     is_trusted: bool,
@@ -38,7 +42,12 @@ impl Joined {
         }
         // Of a run before us that was cut short.
         heal::heal(store, dir)?;
-        let place = place::of(store)?;
+        let (place, hold) = place::of(store)?;
+        if let Some(port) = record.wiring.ports.iter().find(|port| hold.is_some() && port.protocol == "sctp")
+        {
+            return Err(anyhow!("cannot publish port {}/sctp: that is root's", port.container_port))
+                .hint("a user can publish tcp and udp");
+        }
         let ports = Ports::bind(store, &record.wiring.ports)?;
         let mut wired = Wired {
             container: record.id.clone(),
@@ -59,7 +68,7 @@ impl Joined {
             return Err(error);
         }
         let is_trusted = record.wiring.is_trusted;
-        Ok(Some(Joined { place, networks, wired, is_trusted, ports, inside: None }))
+        Ok(Some(Joined { place, hold, networks, wired, is_trusted, ports, inside: None }))
     }
 
     fn plan(&self) -> Plan {
@@ -72,6 +81,9 @@ impl Joined {
         let plan = self.plan();
         apply::apply(&self.place, &plan, pid, &route).context("cannot join the container to its networks")?;
         self.ports.lead_to(&plan);
+        if let Some(hold) = &mut self.hold {
+            hold.lead(self.ports.leads()?).context("cannot publish ports")?;
+        }
         self.inside = Some(inside);
         Ok(())
     }
@@ -88,11 +100,15 @@ impl Joined {
 
     /// What to wait for.
     pub fn interest(&self) -> Option<BorrowedFd<'_>> {
-        self.ports.interest()
+        // A user's ports are the forwarder's to open.
+        self.hold.as_ref().map_or_else(|| self.ports.interest(), Hold::interest)
     }
 
     /// Deals with what came.
     pub fn step(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            return hold.step();
+        }
         if self.ports.step() {
             // What the firewall should have led past us came to us: somebody emptied it.
             let _ = apply::reassert(&self.place, &self.plan());
@@ -103,6 +119,9 @@ impl Joined {
     pub fn unpublish(&mut self) {
         if !self.wired.ports.is_empty() {
             let _ = apply::unpublish(&self.place, &self.plan());
+        }
+        if let Some(hold) = &mut self.hold {
+            let _ = hold.lead(Vec::new());
         }
         self.ports = Ports::default();
     }

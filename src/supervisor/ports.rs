@@ -14,6 +14,7 @@ use super::passage::{Datagrams, Passages};
 use super::port_owner;
 use crate::endpoint::{Port, Published};
 use crate::error::ResultExt;
+use crate::network::forward::Lead;
 use crate::network::plan::Plan;
 use crate::store::Store;
 
@@ -83,7 +84,7 @@ impl Ports {
                 Err((Errno::ACCESS, _)) => {
                     return Err(anyhow!("ports below 1024 are root's")).with_context(|| about(number)).hint(format!(
                         "publish a high port, as in -p {}:{}, or run sysctl -w net.ipv4.ip_unprivileged_port_start={number} as root",
-                        number.saturating_add(8000), port.container_port
+                        free_port(&addresses, number, port), port.container_port
                     ));
                 }
                 Err((Errno::ADDRNOTAVAIL, address)) => {
@@ -116,6 +117,17 @@ impl Ports {
     /// Where it goes from now on.
     pub fn lead_to(&mut self, plan: &Plan) {
         self.targets = plan.ports.first().map(|(_, targets)| targets.clone()).unwrap_or_default();
+    }
+
+    /// All doors, for another process that opens them in our place, and where they lead.
+    pub fn leads(&self) -> Result<Vec<(OwnedFd, Lead)>> {
+        let lead = |door: &Door| {
+            let to =
+                self.targets.iter().map(|target| SocketAddr::new(*target, door.container_port)).collect();
+            let socket = door.socket.try_clone().context("cannot copy a socket")?;
+            Ok((socket, Lead { is_udp: door.datagrams.is_some(), to }))
+        };
+        self.doors.iter().map(lead).collect()
     }
 
     /// What to wait for.
@@ -197,6 +209,12 @@ fn bind_all(addresses: &[IpAddr], number: u16, port: &Port) -> Result<(u16, Vec<
         }
     }
     Ok((number, doors))
+}
+
+/// A free port that everybody may have, for one that only root may: 80 -> 8080, 443 -> 8443.
+fn free_port(addresses: &[IpAddr], wanted: u16, port: &Port) -> u16 {
+    let first = wanted.saturating_add(8000);
+    (first..first + 200).find(|number| bind_all(addresses, *number, port).is_ok()).unwrap_or(first)
 }
 
 fn bind(at: SocketAddr, protocol: &str) -> Result<(OwnedFd, u16), Errno> {

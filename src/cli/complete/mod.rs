@@ -54,7 +54,12 @@ impl Answer {
 pub(super) fn answer(args: &[OsString], found: anyhow::Result<(Host, Config)>) -> u8 {
     let words: Vec<String> = args.iter().map(|w| w.to_string_lossy().into_owned()).collect();
     let Some((current, before)) = words.split_last() else { return 0 };
-    let session = found.ok().map(|(host, config)| Session { host, config, additional_stores: Vec::new() });
+    let session = found.ok().map(|(host, config)| Session {
+        host,
+        config,
+        additional_stores: Vec::new(),
+        forward: None,
+    });
     let answer = complete(before, current, &mut Names { session });
     u8::from(out::out(&answer.text(current)).is_err())
 }

@@ -51,14 +51,17 @@ pub struct Elements {
     bridged: Vec<Element>,
 }
 
-/// What a network takes.
-pub fn of_network(bridge: &Bridge) -> Elements {
+/// What a network takes. Where the outside comes by a link of its own, `outside`, it comes from whom it says, and is told no
+/// other addresses either.
+pub fn of_network(bridge: &Bridge, outside: Option<&str>) -> Elements {
     let link = name(&bridge.link);
     let plain = |set, key: Vec<u8>| Element { set, key, end: None, data: None };
     let mut routed =
         vec![plain("links", link.clone()), plain("within", [link.clone(), link.clone()].concat())];
     if bridge.internal {
         routed.push(plain("internal", link.clone()));
+    } else if let Some(outside) = outside {
+        routed.push(plain("within", [name(outside), link.clone()].concat()));
     }
     for (gateway, prefix) in &bridge.addresses {
         let subnet = Subnet::of(*gateway, *prefix);
@@ -66,7 +69,7 @@ pub fn of_network(bridge: &Bridge) -> Elements {
         let (own, leaving) = if subnet.is_v6() { ("own6", "leaving6") } else { ("own4", "leaving4") };
         let end = Some([link.clone(), last.clone()].concat());
         routed.push(Element { set: own, key: [link.clone(), first.clone()].concat(), end, data: None });
-        if !bridge.internal {
+        if !bridge.internal && outside.is_none() {
             routed.push(Element { set: leaving, key: first, end: Some(last), data: None });
         }
     }

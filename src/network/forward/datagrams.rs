@@ -254,7 +254,7 @@ impl Forwarder {
             }
             for datagram in inbox.datagrams() {
                 let Some((client, local)) = datagram.source.zip(datagram.target) else { continue };
-                let Some((peer, inside)) = seen_as(client, &port.to) else { continue };
+                let Some((peer, inside)) = seen_as(client, &port.lead.to) else { continue };
                 let used = Instant::now();
                 let known = self.flows.by_pair.get(&(inside, peer)).copied();
                 let known = known.and_then(|key| self.flows.flows.get_mut(key));

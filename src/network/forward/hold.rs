@@ -1,26 +1,27 @@
 //! The side of those who need the forwarder: commands that start a container, and supervisors.
 
 use std::ffi::CString;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, inotify};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{Publish, Word};
-use crate::endpoint::Published;
+use super::{Lead, Word};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::runtime::exec::null_stdio;
 use crate::runtime::sync::{self, Socket};
 use crate::runtime::{role, sealed};
 use crate::sys::lock::{self, Kind as Lock};
+
+pub use super::exchange::OUT as OUTSIDE;
 
 /// The name of the socket in the directory.
 pub(super) const SOCKET: &str = "socket";
@@ -32,36 +33,52 @@ pub(super) fn dir(data: &Path) -> PathBuf {
     data.join("forward")
 }
 
-/// What whoever holds it can do in the shared name space; while it lives so does the forwarder.
+/// While it lives so does the forwarder.
 #[derive(Debug)]
 pub struct Hold {
-    dir: PathBuf,
+    data: PathBuf,
     socket: Option<Socket>,
-    /// The shared network name space.
-    pub shared: OwnedFd,
-    /// A netlink socket there, for links, addresses and routes.
+    /// The shared network name space: it stays while we have it, whatever becomes of the forwarder.
+    shared: OwnedFd,
+    /// Where our ports lead.
+    leads: Vec<(OwnedFd, Lead)>,
+    /// Tells a forwarder after this one that we have the name space.
+    _held: Option<OwnedFd>,
+    /// When the forwarder is gone: what tells of the next one.
+    watch: Option<OwnedFd>,
+}
+
+/// What the forwarder gives, besides the hold.
+#[derive(Debug)]
+pub struct Given {
+    /// A netlink socket in the shared name space, for links, addresses and routes.
     pub route: OwnedFd,
     /// A netlink socket there, for rules.
     pub netfilter: OwnedFd,
     /// The forwarder, for joining its user name space.
     pub process: OwnedFd,
-    published: Publish,
-    /// Tells a forwarder after us that we have the name space.
-    _held: OwnedFd,
-    /// When the forwarder is gone: what tells of the next one.
-    watch: Option<OwnedFd>,
 }
 
-/// The user's forwarder; it is started if there is none. To be called before a user name space is entered.
-pub fn ensure(data: &Path) -> Result<Hold> {
+/// The user's forwarder; it is started if there is none, and `warn` hears if one was ended that containers still need. To
+/// be called before a user name space is entered.
+pub fn ensure(data: &Path, warn: &mut dyn FnMut(&str)) -> Result<(Hold, Given)> {
     let deadline = Instant::now() + PATIENCE;
+    let mut is_told = false;
     loop {
         let started = match connect(&dir(data)).context(ABOUT)? {
-            Some(socket) => join(data, socket, None)?,
-            None => join(data, start(data)?, None)?,
+            Some(socket) => join(data, socket, None, Keeps::No)?,
+            None => {
+                if !is_told && is_missed(data)? {
+                    warn(
+                        "the process that leads containers to the outside was ended; it is started again, and connections that went through it are lost",
+                    );
+                    is_told = true;
+                }
+                join(data, start(data)?, None, Keeps::No)?
+            }
         };
-        if let Some(hold) = started {
-            return Ok(hold);
+        if let Some(started) = started {
+            return Ok(started);
         }
         // It ended at this moment, or another command starts one.
         anyhow::ensure!(Instant::now() < deadline, "{ABOUT}: it does not answer");
@@ -69,11 +86,19 @@ pub fn ensure(data: &Path) -> Result<Hold> {
     }
 }
 
-/// The user's forwarder, which the command before us has seen to; for supervisors.
-pub fn find(data: &Path) -> Result<Hold> {
+/// The user's forwarder, if there is one.
+pub fn look(data: &Path) -> Result<Option<(Hold, Given)>> {
     let socket = connect(&dir(data)).context(ABOUT)?;
-    let hold = socket.map(|socket| join(data, socket, None)).transpose()?.flatten();
-    hold.context("the process that leads a user's containers to the outside was ended").hint("try again")
+    Ok(socket.map(|socket| join(data, socket, None, Keeps::No)).transpose()?.flatten())
+}
+
+/// The user's forwarder, which the command before us has seen to; for supervisors.
+pub fn find(data: &Path) -> Result<(Hold, Given)> {
+    let socket = connect(&dir(data)).context(ABOUT)?;
+    let found = socket.map(|socket| join(data, socket, None, Keeps::Yes)).transpose()?.flatten();
+    found
+        .context("the process that leads a user's containers to the outside was ended")
+        .hint("try again: the next one that needs it starts another one")
 }
 
 const ABOUT: &str = "cannot reach the process that leads a user's containers to the outside";
@@ -112,10 +137,20 @@ fn start(data: &Path) -> Result<Socket> {
     Ok(ours)
 }
 
+/// Whether one who joins keeps the name space for a forwarder after this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    Yes,
+    No,
+}
+
 /// Takes what the forwarder gives; `None` if it ends before it did.
-fn join(data: &Path, socket: Socket, shared: Option<BorrowedFd<'_>>) -> Result<Option<Hold>> {
-    // First, so that no forwarder after this one can miss us.
-    let held = hold_on(&dir(data))?;
+fn join(
+    data: &Path,
+    socket: Socket,
+    shared: Option<BorrowedFd<'_>>,
+    keeps: Keeps,
+) -> Result<Option<(Hold, Given)>> {
     if socket.send(&Word::Join, shared).is_err() {
         return Ok(None);
     }
@@ -129,17 +164,21 @@ fn join(data: &Path, socket: Socket, shared: Option<BorrowedFd<'_>>) -> Result<O
         }
     }
     let Ok([shared, route, netfilter, process]) = <[OwnedFd; 4]>::try_from(given) else { return Ok(None) };
-    Ok(Some(Hold {
-        dir: dir(data),
+    // Only now: a forwarder that begins would wait for us to bring the name space along.
+    let held = if keeps == Keeps::Yes { Some(hold_on(&dir(data))?) } else { None };
+    if held.is_some() && has_ended(&socket)? {
+        // One after it may have missed us.
+        return Ok(None);
+    }
+    let hold = Hold {
+        data: data.to_owned(),
         socket: Some(socket),
         shared,
-        route,
-        netfilter,
-        process,
-        published: Publish::default(),
+        leads: Vec::new(),
         _held: held,
         watch: None,
-    }))
+    };
+    Ok(Some((hold, Given { route, netfilter, process })))
 }
 
 fn hold_on(dir: &Path) -> Result<OwnedFd> {
@@ -149,24 +188,44 @@ fn hold_on(dir: &Path) -> Result<OwnedFd> {
     Ok(held.into())
 }
 
+/// Whether somebody keeps the name space of a forwarder that is gone.
+fn is_missed(data: &Path) -> Result<bool> {
+    let path = dir(data).join("held");
+    if fs::metadata(&path)?.is_none() {
+        return Ok(false);
+    }
+    let held = fs::open_or_create(&path, 0o600)?;
+    Ok(!lock::try_acquire(&held, Lock::Exclusive).context("cannot lock")?)
+}
+
+fn has_ended(socket: &Socket) -> Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::empty())];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).context("cannot look for the forwarder")?;
+    Ok(fds[0].revents().contains(PollFlags::HUP))
+}
+
 impl Hold {
-    /// The container's ports are to be these and no others; with the host's ports that were found where any would do.
-    pub fn publish(&mut self, container: &str, ports: &[(Published, Vec<IpAddr>)]) -> Result<Vec<Published>> {
-        if ports.is_empty() && self.published.ports.is_empty() {
-            return Ok(Vec::new());
+    /// Our ports are these and no others: sockets that are bound to them, and where they lead.
+    pub fn lead(&mut self, leads: Vec<(OwnedFd, Lead)>) -> Result<()> {
+        if leads.is_empty() && self.leads.is_empty() {
+            return Ok(());
         }
-        let wanted = Publish { container: container.to_owned(), ports: ports.to_vec() };
-        let found = self.ask(&wanted)?;
-        let leads = wanted.ports.into_iter().map(|(_, to)| to);
-        self.published = Publish { ports: found.iter().cloned().zip(leads).collect(), ..wanted };
-        Ok(found)
+        self.leads = leads;
+        // Without a forwarder they are led when the next one comes.
+        if self.socket.is_some() { self.tell_leads() } else { Ok(()) }
     }
 
-    fn ask(&self, wanted: &Publish) -> Result<Vec<Published>> {
+    fn tell_leads(&self) -> Result<()> {
+        self.ask(&Word::Clear, None)?;
+        self.leads.iter().try_for_each(|(fd, lead)| self.ask(&Word::Lead(lead.clone()), Some(fd.as_fd())))
+    }
+
+    fn ask(&self, wanted: &Word, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let socket = self.socket.as_ref().context(ABOUT)?;
-        socket.send(&Word::Publish(wanted.clone()), None)?;
+        socket.send(wanted, fd)?;
         match socket.receive::<Word>()? {
-            Some((Word::Published(found), _)) => Ok(found),
+            Some((Word::Done, _)) => Ok(()),
             Some((Word::Failed(failure), _)) => Err(failure.into_refusal()),
             other => bail!("{ABOUT}: it says {other:?}"),
         }
@@ -184,7 +243,7 @@ impl Hold {
             let _ = rustix::io::read(watch, &mut [0_u8; 4096][..]);
         }
         if self.socket.take().is_some() {
-            self.watch = watch(&self.dir).ok();
+            self.watch = watch(&dir(&self.data)).ok();
         }
         // Also at once: it may have come before we watched.
         if self.come_again().is_ok_and(|is_back| is_back) {
@@ -193,30 +252,12 @@ impl Hold {
     }
 
     fn come_again(&mut self) -> Result<bool> {
-        let Some(data) = self.dir.parent().map(Path::to_owned) else { return Ok(false) };
-        let Some(socket) = connect(&self.dir)? else { return Ok(false) };
-        let Some(again) = join(&data, socket, Some(self.shared.as_fd()))? else { return Ok(false) };
-        let published = std::mem::take(&mut self.published);
-        *self = again;
-        if !published.ports.is_empty() {
-            // A port that somebody took meanwhile is lost; all others are there again.
-            self.published = published;
-            if self.ask(&self.published).is_err() {
-                self.publish_each();
-            }
-        }
+        let Some(socket) = connect(&dir(&self.data))? else { return Ok(false) };
+        let again = join(&self.data, socket, Some(self.shared.as_fd()), Keeps::No)?;
+        let Some((again, _)) = again else { return Ok(false) };
+        self.socket = again.socket;
+        self.tell_leads()?;
         Ok(true)
-    }
-
-    fn publish_each(&mut self) {
-        let mut had = Publish { container: self.published.container.clone(), ports: Vec::new() };
-        for port in std::mem::take(&mut self.published.ports) {
-            had.ports.push(port);
-            if self.ask(&had).is_err() {
-                had.ports.pop();
-            }
-        }
-        self.published = had;
     }
 }
 

@@ -20,8 +20,10 @@
 //! supervisor, command            forward
 //!   Join (+ shared netns)  -->                      the descriptor only from one who outlived another forward
 //!             <--  Shared, Route, Netfilter, Process     one descriptor each
-//!   Publish   -->
-//!             <--  Published | Failed
+//!   Clear     -->                                   no port of ours leads anywhere
+//!             <--  Done
+//!   Lead      -->                                   one port: a socket that is bound to it, where it leads
+//!             <--  Done | Failed
 //! ```
 //!
 //! Bounds: each container address has so many connections on their way at most, so that one that asks for the whole world
@@ -42,13 +44,11 @@ mod relay;
 pub mod role;
 mod rules;
 mod slab;
-mod taken;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::endpoint::Published;
 use crate::runtime::sync::Failure;
 
 /// The index of our link in the exchange.
@@ -70,18 +70,19 @@ enum Word {
     Route,
     Netfilter,
     Process,
-    Publish(Publish),
-    Published(Vec<Published>),
+    Clear,
+    Lead(Lead),
+    Done,
     Failed(Failure),
 }
 
-/// The ports that a container wants: all of them, also those that it has already.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Publish {
-    /// The container's name, for whoever finds a port taken.
-    pub container: String,
-    /// Each with the addresses that it leads to, at most one of each family.
-    pub ports: Vec<(Published, Vec<IpAddr>)>,
+/// Where a socket of the host leads, on which a published port's clients come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lead {
+    /// It brings datagrams.
+    pub is_udp: bool,
+    /// The container, at most one address of each family.
+    pub to: Vec<SocketAddr>,
 }
 
 /// Whether containers may reach it from here: what is the machine's alone is not theirs.

@@ -97,6 +97,11 @@ impl Poll {
         epoll::modify(&self.epoll, fd, data(kind, key), flags).context("cannot wait for a descriptor")
     }
 
+    /// Waits for it no longer.
+    pub fn remove(&self, fd: impl AsFd) {
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
     /// Waits, for ever without a time.
     pub fn wait(&mut self, time: Option<Duration>) -> Result<Vec<Happened>> {
         let time = time.map(|time| rustix::event::Timespec {

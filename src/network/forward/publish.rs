@@ -1,35 +1,28 @@
-//! Published ports: a listener in the host's network, and for each who comes a connection to the container, from the
+//! Published ports: a socket in the host's network, and for each who comes a connection to the container, from the
 //! client's own address.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, sockopt};
 
+use super::Lead;
 use super::exchange::INNER;
 use super::poll::{Kind, both_ways};
 use super::role::Forwarder;
 use super::slab::Key;
-use super::{Publish, taken};
-use crate::endpoint::Published;
-use crate::error::ResultExt;
 use crate::sys::inet::{reset_on_close, set_option};
 
-/// A listener.
+/// A port. Its socket is the supervisor's too, which has bound it and keeps it while we are replaced.
 #[derive(Debug)]
 pub struct Port {
     /// Whose it is.
     pub client: Key,
-    /// The container's name.
-    pub container: String,
-    /// What was asked for.
-    pub published: Published,
-    /// Where it leads: at most one address of each family, with the port.
-    pub to: Vec<SocketAddr>,
+    /// Where it leads.
+    pub lead: Lead,
     /// The host's end.
     pub socket: OwnedFd,
 }
@@ -42,120 +35,44 @@ pub struct Arriving {
 }
 
 impl Forwarder {
-    /// The ports of a client are to be these; with the host's ports that were found. If one cannot be had, all stays as it
-    /// was.
-    pub fn publish(&mut self, client: Key, wanted: &Publish) -> Result<Vec<Published>> {
-        let mut found = Vec::new();
-        let mut new = Vec::new();
-        let mut kept = Vec::new();
-        for (published, to) in &wanted.ports {
-            let to: Vec<SocketAddr> =
-                to.iter().map(|ip| SocketAddr::new(*ip, published.container_port)).collect();
-            let own =
-                self.ports.iter().filter(|(_, port)| port.client == client && port.published == *published);
-            let own: Vec<Key> = own.map(|(key, _)| key).collect();
-            if published.host_port != 0 && !own.is_empty() {
-                kept.extend(own.into_iter().map(|key| (key, to.clone())));
-                found.push(published.clone());
-                continue;
-            }
-            let mut published = published.clone();
-            for socket in self.listen(&mut published)? {
-                let container = wanted.container.clone();
-                new.push(Port { client, container, published: published.clone(), to: to.clone(), socket });
-            }
-            found.push(published);
+    /// One more port of a client.
+    pub fn lead(&mut self, client: Key, lead: Lead, socket: OwnedFd) -> Result<()> {
+        if lead.is_udp {
+            // Answers are to come from the address that was asked.
+            let about = "cannot set an option of a socket";
+            let is_v6 = rustix::net::sockopt::socket_domain(&socket).context(about)? == AddressFamily::INET6;
+            let (level, name) = if is_v6 {
+                (libc::SOL_IPV6, libc::IPV6_RECVORIGDSTADDR)
+            } else {
+                (libc::SOL_IP, libc::IP_RECVORIGDSTADDR)
+            };
+            set_option(&socket, level, name, 1).context(about)?;
+            let _ = sockopt::set_socket_recv_buffer_size(&socket, 4 << 20);
+        } else {
+            rustix::net::listen(&socket, 4096).context("cannot listen")?;
         }
-        for (key, to) in &kept {
-            self.ports.get_mut(*key).into_iter().for_each(|port| port.to.clone_from(to));
-        }
-        let is_kept = |key: Key| kept.iter().any(|(other, _)| *other == key);
-        let gone: Vec<Key> = self
-            .ports
-            .iter()
-            .filter(|(key, port)| port.client == client && !is_kept(*key))
-            .map(|(key, _)| key)
-            .collect();
-        gone.into_iter().for_each(|key| drop(self.ports.remove(key)));
-        for port in new {
-            let key = self.ports.next_key();
-            self.poll.add(&port.socket, (Kind::Port, key), EventFlags::IN)?;
-            self.ports.insert(port);
-        }
-        Ok(found)
+        let key = self.ports.next_key();
+        self.poll.add(&socket, (Kind::Port, key), EventFlags::IN)?;
+        self.ports.insert(Port { client, lead, socket });
+        Ok(())
     }
 
-    /// Listens on one address, or on all of both families; port 0 becomes one that is free.
-    fn listen(&self, published: &mut Published) -> Result<Vec<OwnedFd>> {
-        let addresses: Vec<IpAddr> = match published.address() {
-            Some(address) => vec![address],
-            None if published.host_ip.is_empty() => {
-                vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+    /// No port of this client leads anywhere.
+    pub fn clear_ports(&mut self, client: Key) {
+        let ports = self.ports.iter().filter(|(_, port)| port.client == client);
+        let ports: Vec<Key> = ports.map(|(key, _)| key).collect();
+        for key in ports {
+            if let Some(port) = self.ports.remove(key) {
+                // The supervisor has it too, so that closing it would not be enough.
+                self.poll.remove(&port.socket);
             }
-            None if published.host_ip.contains(':') => vec![Ipv6Addr::UNSPECIFIED.into()],
-            None => vec![Ipv4Addr::UNSPECIFIED.into()],
-        };
-        let kind = match published.protocol.as_str() {
-            "udp" => SocketType::DGRAM,
-            "tcp" => SocketType::STREAM,
-            other => {
-                return Err(anyhow!("cannot publish {other} ports as a user"))
-                    .hint("the kernel forwards them for root only; tcp and udp work");
-            }
-        };
-        let mut sockets = Vec::new();
-        for address in &addresses {
-            match listener(SocketAddr::new(*address, published.host_port), kind) {
-                Ok(socket) => {
-                    let name = rustix::net::getsockname(&socket).context("cannot find our port")?;
-                    published.host_port = SocketAddr::try_from(name).context("cannot find our port")?.port();
-                    sockets.push(socket);
-                }
-                // A machine without IPv6.
-                Err(error)
-                    if address.is_ipv6()
-                        && !sockets.is_empty()
-                        && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
-                }
-                Err(error) => return Err(self.about(error, published, *address)),
-            }
-        }
-        Ok(sockets)
-    }
-
-    /// Why a port cannot be had, and what to do.
-    fn about(&self, error: io::Error, published: &Published, address: IpAddr) -> anyhow::Error {
-        let Published { host_port: port, protocol, .. } = published;
-        match error.raw_os_error() {
-            Some(libc::EADDRINUSE) => {
-                let same = |p: &&super::publish::Port| {
-                    p.published.host_port == *port && p.published.protocol == *protocol
-                };
-                let holder = self.ports.iter().map(|(_, p)| p).find(same);
-                let holder = holder.map(|p| format!("container {}", p.container));
-                match holder.or_else(|| taken::process_of(*port, protocol == "udp")) {
-                    Some(holder) => anyhow!("port {port}/{protocol} is taken by {holder}"),
-                    None => anyhow!("port {port}/{protocol} is taken"),
-                }
-            }
-            Some(libc::EACCES) => {
-                let free = taken::free_port(*port, protocol == "udp");
-                let start = "run sysctl -w net.ipv4.ip_unprivileged_port_start";
-                let hint = format!("{start}={port} as root, or publish {free}, which is free");
-                match Err::<(), _>(anyhow!("port {port}/{protocol} is root's alone")).hint(hint) {
-                    Err(error) => error,
-                    Ok(()) => anyhow!("port {port}/{protocol} is root's alone"),
-                }
-            }
-            Some(libc::EADDRNOTAVAIL) => anyhow!("{address} is no address of this machine"),
-            _ => anyhow::Error::from(error).context(format!("cannot listen on port {port}/{protocol}")),
         }
     }
 
     /// Somebody comes to a published port.
     pub fn arrive(&mut self, key: Key) {
         let Some(port) = self.ports.get_mut(key) else { return };
-        if port.published.protocol == "udp" {
+        if port.lead.is_udp {
             return self.datagrams_arrive(key);
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -163,7 +80,7 @@ impl Forwarder {
             let Some(port) = self.ports.get_mut(key) else { return };
             let Ok((outside, client)) = rustix::net::acceptfrom_with(&port.socket, flags) else { return };
             let Some(client) = client.and_then(|client| SocketAddr::try_from(client).ok()) else { continue };
-            let Some((source, target)) = seen_as(client, &port.to) else {
+            let Some((source, target)) = seen_as(client, &port.lead.to) else {
                 let _ = reset_on_close(&outside);
                 continue;
             };
@@ -222,32 +139,6 @@ pub fn seen_as(client: SocketAddr, to: &[SocketAddr]) -> Option<(SocketAddr, Soc
     };
     let ip = if own_family.is_some() && is_plain(client.ip()) { client.ip() } else { ours };
     Some((SocketAddr::new(ip, client.port()), target))
-}
-
-fn listener(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, kind, flags, None)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    if kind == SocketType::STREAM {
-        // Connections of a listener before us do not stand in the way.
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-    } else {
-        let (level, name) = if address.is_ipv6() {
-            (libc::SOL_IPV6, libc::IPV6_RECVORIGDSTADDR)
-        } else {
-            (libc::SOL_IP, libc::IP_RECVORIGDSTADDR)
-        };
-        set_option(&socket, level, name, 1)?;
-        let _ = sockopt::set_socket_recv_buffer_size(&socket, 4 << 20);
-    }
-    rustix::net::bind(&socket, &address)?;
-    if kind == SocketType::STREAM {
-        rustix::net::listen(&socket, 4096)?;
-    }
-    Ok(socket)
 }
 
 #[cfg(test)]

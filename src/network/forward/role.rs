@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
@@ -284,22 +284,25 @@ impl Forwarder {
 
     fn hear(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let answered = match client.receive::<Word>() {
-            Ok(Some((Word::Join, _))) => Ok(()),
-            Ok(Some((Word::Publish(wanted), _))) => {
-                let answer = match self.publish(key, &wanted) {
-                    Ok(found) => Word::Published(found),
-                    Err(error) => Word::Failed(Failure::of(&error)),
-                };
-                self.clients.get_mut(key).map_or(Ok(()), |client| client.send(&answer, None))
+        let answer = match client.receive::<Word>() {
+            Ok(Some((Word::Join, _))) => return,
+            Ok(Some((Word::Clear, _))) => {
+                self.clear_ports(key);
+                Some(Word::Done)
             }
-            _ => bail_out(),
+            Ok(Some((Word::Lead(lead), Some(socket)))) => Some(match self.lead(key, lead, socket) {
+                Ok(()) => Word::Done,
+                Err(error) => Word::Failed(Failure::of(&error)),
+            }),
+            // It went away, or is none of ours.
+            _ => None,
         };
-        if answered.is_err() {
+        let is_told = answer.is_some_and(|answer| {
+            self.clients.get_mut(key).is_some_and(|client| client.send(&answer, None).is_ok())
+        });
+        if !is_told {
+            self.clear_ports(key);
             self.clients.remove(key);
-            let ports: Vec<Key> =
-                self.ports.iter().filter(|(_, port)| port.client == key).map(|(key, _)| key).collect();
-            ports.into_iter().for_each(|port| drop(self.ports.remove(port)));
         }
     }
 
@@ -309,8 +312,4 @@ impl Forwarder {
             let _ = send_all(raw, &[[packet, &[]]], Some(SocketAddr::new(to, 0)));
         }
     }
-}
-
-fn bail_out() -> Result<()> {
-    bail!("it went away")
 }
