@@ -97,6 +97,7 @@ mod cgroup_v2;
 mod ci;
 mod commit;
 mod completions;
+mod connect;
 mod cp;
 mod cp_hostile;
 mod cron;

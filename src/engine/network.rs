@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Engine, inspect_network, reap};
 use crate::endpoint::{self, DEFAULT, Endpoint};
-use crate::error::{NotFound, ResultExt};
+use crate::error::ResultExt;
 use crate::network::{create, place, pool};
 use crate::oci::Digest;
 use crate::store::container::{self, ContainerDir, Record};
@@ -62,7 +62,7 @@ pub fn make(engine: &Engine, wanted: Wanted) -> Result<Network> {
         ..Network::new(&wanted.name, create::random_id()?)
     };
     let made = create::create(&engine.store, made, wanted.v6)?;
-    journal::note(&engine.store, &event("create", &made));
+    journal::note(&engine.store, &Event::of_network(&made, "create"));
     Ok(made)
 }
 
@@ -327,7 +327,7 @@ pub fn remove(engine: &Engine, wanted: &str) -> Result<()> {
     // Where that is not there, there is nothing of it to remove.
     let place = place::if_any(&engine.store)?;
     let removed = create::remove(&engine.store, wanted, place.as_ref().map(|(place, _)| place))?;
-    journal::note(&engine.store, &event("destroy", &removed));
+    journal::note(&engine.store, &Event::of_network(&removed, "destroy"));
     Ok(())
 }
 
@@ -371,7 +371,7 @@ pub fn connect(engine: &Engine, wanted: &str, container: &str, asked: Endpoint) 
     let name = network.name.as_str();
     let undo = |record: &mut Record| record.wiring.endpoints.retain(|end| end.network != name);
     rewire(engine, &dir, &change, &undo).with_context(about)?;
-    journal::note(&engine.store, &event("connect", &network).with("container", dir.id()));
+    journal::note(&engine.store, &Event::of_network(&network, "connect").with("container", dir.id()));
     Ok(())
 }
 
@@ -392,7 +392,7 @@ pub fn disconnect(engine: &Engine, wanted: &str, container: &str) -> Result<()> 
     };
     let undo = |record: &mut Record| record.wiring.endpoints.clone_from(&before);
     rewire(engine, &dir, &change, &undo).with_context(about)?;
-    journal::note(&engine.store, &event("disconnect", &network).with("container", dir.id()));
+    journal::note(&engine.store, &Event::of_network(&network, "disconnect").with("container", dir.id()));
     Ok(())
 }
 
@@ -461,15 +461,4 @@ fn rewire(
         return Err(error);
     }
     Ok(())
-}
-
-fn event(action: &str, network: &Network) -> Event {
-    Event::now(Kind::Network, action, &network.id)
-        .with("name", &network.name)
-        .with("type", network.driver.word())
-}
-
-/// The error for a network that is not there.
-pub fn not_found(name: &str) -> anyhow::Error {
-    NotFound { kind: "network", name: name.to_owned() }.into()
 }

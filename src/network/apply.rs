@@ -222,6 +222,26 @@ pub fn remove_network(place: &Place, bridge: &Bridge) -> Result<()> {
     }
 }
 
+/// Makes whole again what joins a container that is joined already, and moves its way out to where the plan has it.
+pub fn rejoin(place: &Place, plan: &Plan, pid: i32, inside: &Socket) -> Result<()> {
+    let mut lost = Plan::default();
+    for join in &plan.joins {
+        let Some(found) = link::find(&place.route, &join.link)? else {
+            lost.joins.push(join.clone());
+            continue;
+        };
+        let (bridge, _) = ensure_bridge(place, &join.bridge, &mut Vec::new())?;
+        let mut batch = Batch::new();
+        link::attach(&mut batch, found.index, bridge);
+        batch.acknowledge();
+        place.route.run(&batch)??;
+    }
+    if !lost.joins.is_empty() {
+        apply(place, &lost, pid, inside)?;
+    }
+    set_inside(plan, inside)
+}
+
 /// Makes the firewall whole again for a container that is joined already.
 pub fn reassert(place: &Place, plan: &Plan) -> Result<()> {
     let mut all: Vec<_> =

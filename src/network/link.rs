@@ -149,6 +149,13 @@ pub fn set_up(batch: &mut Batch, index: u32) {
     batch.add(libc::RTM_NEWLINK, 0, "bring a link up", &header(index, UP, UP), |_| {});
 }
 
+/// Hangs a link on a bridge, and brings it up.
+pub fn attach(batch: &mut Batch, index: u32, bridge: u32) {
+    batch.add(libc::RTM_NEWLINK, 0, "hang a link on its bridge", &header(index, UP, UP), |a| {
+        a.number(IFLA_MASTER, bridge);
+    });
+}
+
 /// Lets what comes from 127.0.0.0/8, and answers to it, go over this link (ip-sysctl, route_localnet).
 pub fn allow_loopback_addresses(batch: &mut Batch, index: u32) {
     let about = "allow loopback addresses on the bridge";

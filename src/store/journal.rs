@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::container::{Record, Source, VolumeUse};
+use super::network::Network;
 use super::rotated::{self, Lines};
 use crate::fs;
 use crate::oci::Reference;
@@ -104,6 +105,12 @@ impl Event {
         let id = id.to_string();
         let name = name.map_or_else(|| id.clone(), Reference::familiar);
         Event::now(Kind::Image, action, id).with("name", name)
+    }
+
+    /// Something that happens now to a network, with the attributes docker gives.
+    pub fn of_network(network: &Network, action: &str) -> Event {
+        let event = Event::now(Kind::Network, action, &network.id);
+        event.with("name", &network.name).with("type", network.driver.word())
     }
 
     /// Something that happens now to each volume of this container: mount, unmount.

@@ -67,6 +67,8 @@ impl Supervised {
         }
         if self.life.restarts == 0 {
             events.extend(Event::of_volumes(&self.record, "mount"));
+            let joined = self.joined.iter();
+            events.extend(joined.flat_map(|joined| joined.events(&self.record, "connect")));
         }
         events.push(self.event("start"));
         journal::note_all(&self.store, &events);

@@ -47,6 +47,7 @@ mod port_owner;
 mod ports;
 mod relay;
 mod requests;
+mod rewire;
 mod secrets;
 pub mod serve;
 mod shared;

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::ports::Ports;
+use super::rewire::free_name;
 use crate::endpoint::{Endpoint, Network as Mode};
 use crate::error::ResultExt;
 use crate::network::apply::{self, Place};
@@ -17,20 +18,21 @@ use crate::network::{create, heal, place};
 use crate::runtime::Inside;
 use crate::store::Store;
 use crate::store::container::{ContainerDir, Record};
+use crate::store::journal::Event;
 use crate::store::network::wired::{self, End, Wired};
 use crate::store::network::{Network, claim};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Joined {
-    place: Place,
+    pub(super) place: Place,
     /// For a user: keeps the place, and the way to the outside.
     hold: Option<Hold>,
-    networks: Vec<Network>,
-    wired: Wired,
+    pub(super) networks: Vec<Network>,
+    pub(super) wired: Wired,
     is_trusted: bool,
-    ports: Ports,
-    inside: Option<Inside>,
+    pub(super) ports: Ports,
+    pub(super) inside: Option<Inside>,
 }
 
 impl Joined {
@@ -58,7 +60,9 @@ impl Joined {
         let mut networks = Vec::new();
         let claimed = record.wiring.endpoints.iter().try_for_each(|endpoint| {
             let network = create::ensure(store, &endpoint.network)?;
-            let end = claim_end(store, record, endpoint, &network, wired.ends.len(), &mut wired)?;
+            let names: Vec<&str> = wired.ends.iter().map(|end| end.interface.as_str()).collect();
+            let name = free_name(&names);
+            let end = claim_end(store, record, endpoint, &network, name, &wired)?;
             wired.ends.push(end);
             networks.push(network);
             Ok(())
@@ -71,7 +75,8 @@ impl Joined {
         Ok(Some(Joined { place, hold, networks, wired, is_trusted, ports, inside: None }))
     }
 
-    fn plan(&self) -> Plan {
+    /// What it comes to.
+    pub(super) fn plan(&self) -> Plan {
         plan::plan(&self.wired, &self.networks, self.is_trusted)
     }
 
@@ -86,6 +91,12 @@ impl Joined {
         }
         self.inside = Some(inside);
         Ok(())
+    }
+
+    /// What is told of the container's coming and going: connect, disconnect.
+    pub fn events(&self, record: &Record, action: &str) -> Vec<Event> {
+        let one = |network: &Network| Event::of_network(network, action).with("container", &record.id);
+        self.networks.iter().map(one).collect()
     }
 
     /// How it is joined.
@@ -135,21 +146,22 @@ impl Joined {
     }
 }
 
-/// The container's end of one network, with addresses that are its own.
-fn claim_end(
+/// The container's end of one network, with addresses that are its own; `name` is what it is called inside where nobody said
+/// so. `wired` says whose it is.
+pub(super) fn claim_end(
     store: &Store,
     record: &Record,
     endpoint: &Endpoint,
     network: &Network,
-    n: usize,
-    wired: &mut Wired,
+    name: String,
+    wired: &Wired,
 ) -> Result<End> {
     let mut end = End {
         network: network.name.clone(),
         network_id: network.id.clone(),
         bridge: network.bridge(),
         link: plan::link_of(&record.id, &network.id, record.wiring.is_trusted),
-        interface: endpoint.interface.clone().unwrap_or_else(|| format!("eth{n}")),
+        interface: endpoint.interface.clone().unwrap_or(name),
         internal: network.internal,
         dns: network.dns,
         aliases: endpoint.aliases.clone(),

@@ -48,6 +48,7 @@ impl Supervised {
             }
             Heard::Asked(Control::Limit(resources)) => self.limit(&resources),
             Heard::Asked(Control::ReadAgain) => self.read_again(),
+            Heard::Asked(Control::Rewire) => self.rewire(),
             Heard::Asked(Control::Pause) => self.pause(),
             Heard::Asked(Control::Resume) => self.resume(),
             Heard::Asked(Control::Detach) => return self.detached(n),

@@ -387,6 +387,8 @@ impl Supervised {
     /// Notes the end, frees the name if it is to be freed, and says the last words.
     fn finish(self, exit: &Exit) -> Result<()> {
         let mut events = if self.life.is_end_told { Vec::new() } else { self.events_of_end(exit) };
+        let joined = self.joined.iter();
+        events.extend(joined.flat_map(|joined| joined.events(&self.record, "disconnect")));
         events.extend(Event::of_volumes(&self.record, "unmount"));
         if self.record.auto_remove {
             events.push(self.event("destroy"));
