@@ -199,7 +199,8 @@ pub fn unpublish(place: &Place, plan: &Plan) -> Result<()> {
     firewall::remove(&place.filter, &firewall::of_container(&ports_only))
 }
 
-fn remove_links(place: &Place, plan: &Plan) -> Result<()> {
+/// Takes the links away; those that are gone are fine.
+pub fn remove_links(place: &Place, plan: &Plan) -> Result<()> {
     let mut batch = Batch::new();
     plan.joins.iter().for_each(|join| link::remove(&mut batch, &join.link));
     batch.acknowledge();

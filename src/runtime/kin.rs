@@ -57,10 +57,12 @@ fn members(id: &str) -> Result<Vec<OwnedFd>> {
         // First the handle, then the look: whoever has the number later is not meant.
         let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
         let proc = Path::new("/proc").join(&name);
-        let Ok(Some(namespace)) = fs::read_link(&proc.join("ns/mnt")) else { continue };
-        let is_member = *known.entry(namespace.into_os_string()).or_insert_with(|| {
-            fs::read_to_string(&proc.join("mountinfo")).is_ok_and(|table| is_of(&table, id))
-        });
+        let look = || fs::read_to_string(&proc.join("mountinfo")).is_ok_and(|table| is_of(&table, id));
+        // From a user name space beside the container's only the table can be read.
+        let is_member = match fs::read_link(&proc.join("ns/mnt")) {
+            Ok(Some(namespace)) => *known.entry(namespace.into_os_string()).or_insert_with(look),
+            _ => look(),
+        };
         // By the number that /proc shows: ours may be another, in a pid name space of our own.
         let is_same =
             || host::visible_pid_of(process.as_fd()).is_ok_and(|seen| seen == Some(pid.as_raw_pid()));

@@ -84,6 +84,10 @@ impl Joined {
     pub fn join(&mut self, pid: i32, inside: Inside) -> Result<()> {
         let route = Socket::from(inside.route.try_clone().context("cannot copy a socket")?);
         let plan = self.plan();
+        // Those of the run before: our sockets have kept its name space.
+        if self.inside.take().is_some() {
+            apply::remove_links(&self.place, &plan)?;
+        }
         apply::apply(&self.place, &plan, pid, &route).context("cannot join the container to its networks")?;
         self.ports.lead_to(&plan);
         if let Some(hold) = &mut self.hold {
