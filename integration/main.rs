@@ -16,6 +16,7 @@
 //! | `peers` | docker and podman, each with its state in the sandbox |
 //! | `registry_server` | Debian's docker-registry, plain, with TLS, with passwords |
 //! | `hostile_registry` `honest_registry` `hostile_wire` | a registry that misbehaves by a script |
+//! | `name_server` | a name server of the machine |
 //! | `image_made` | images made in memory, byte for byte as a test wants them |
 //!
 //! | tests | what they show |
@@ -24,6 +25,7 @@
 //! | `cp` `cp_hostile` | files between containers and the host |
 //! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
 //! | `log_drivers` | where logs go, and what of them is kept |
+//! | `names` `links` | names on networks, /etc/hosts and /etc/resolv.conf, --link |
 //! | `waiting` | `dhow wait` |
 //! | `health` | health checks |
 //! | `events` | the journal of what happened |
@@ -85,6 +87,7 @@ mod honest_registry;
 mod hostile_registry;
 mod hostile_wire;
 mod image_made;
+mod name_server;
 mod peers;
 mod registry_server;
 mod vm;
@@ -122,12 +125,14 @@ mod kill;
 mod licences;
 mod lifecycle;
 mod limits;
+mod links;
 mod log_drivers;
 mod login;
 mod login_helpers;
 mod logs;
 mod manifest;
 mod mount_kinds;
+mod names;
 mod nested;
 mod networks;
 mod old_kernel;

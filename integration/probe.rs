@@ -2,7 +2,8 @@
 //! test asks from inside a container instead of reading other programs' output.
 //!
 //! `probe` prints everything; `probe exit N` ends with N; `probe kill N` ends by signal N; `probe fill MIB` touches that
-//! much memory and then waits; `probe syscall NUMBER ARG...` makes one system call and prints its errno.
+//! much memory and then waits; `probe syscall NUMBER ARG...` makes one system call and prints its errno; `probe dns NAME TYPE
+//! [tcp|own]` asks the first server of resolv.conf and prints what it says: the code, then the answers.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_macros,
@@ -28,6 +29,7 @@ fn main() {
         }
         Some("fill") => fill(number(2) as usize),
         Some("syscall") => syscall(number(2), [number(3), number(4), number(5), number(6)]),
+        Some("dns") => println!("{}", dns(&args[2..])),
         _ => println!("{:#}", everything()),
     }
 }
@@ -159,4 +161,80 @@ fn syscall(number: i64, args: [i64; 4]) {
     let result = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3]) };
     let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
     println!("{}", if result < 0 { errno } else { 0 });
+}
+
+/// One question, one answer; `nobody` where there is none within ten seconds.
+fn dns(words: &[String]) -> String {
+    use simple_dns::rdata::RData;
+    use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, Question, TYPE};
+    let kind = match words[1].as_str() {
+        "A" => TYPE::A,
+        "AAAA" => TYPE::AAAA,
+        "PTR" => TYPE::PTR,
+        "TXT" => TYPE::TXT,
+        other => panic!("{other}"),
+    };
+    let conf = fs::read_to_string("/etc/resolv.conf").unwrap();
+    let server = conf.lines().find_map(|line| line.strip_prefix("nameserver ")).unwrap().trim();
+    let mut packet = Packet::new_query(0x4321);
+    packet.set_flags(PacketFlag::RECURSION_DESIRED);
+    packet.questions.push(Question::new(
+        Name::new(&words[0]).unwrap(),
+        kind.into(),
+        QCLASS::CLASS(CLASS::IN),
+        false,
+    ));
+    let query = packet.build_bytes_vec().unwrap();
+    let own = words.get(2).is_some_and(|word| word == "own");
+    let _held = own.then(|| {
+        let any = ("0.0.0.0", 53);
+        (std::net::UdpSocket::bind(any).unwrap(), std::net::TcpListener::bind(any).unwrap())
+    });
+    let asked = if words.get(2).is_some_and(|word| word == "tcp") {
+        ask_tcp(server, &query)
+    } else {
+        ask_udp(server, &query)
+    };
+    let Ok(reply) = asked else { return "nobody".to_owned() };
+    let reply = Packet::parse(&reply).unwrap();
+    let mut said = vec![format!("{:?}", reply.rcode())];
+    let mut answers: Vec<String> = reply
+        .answers
+        .iter()
+        .map(|record| match &record.rdata {
+            RData::A(a) => std::net::Ipv4Addr::from(a.address).to_string(),
+            RData::AAAA(a) => std::net::Ipv6Addr::from(a.address).to_string(),
+            RData::PTR(name) => name.0.to_string(),
+            RData::TXT(_) => "text".to_owned(),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    answers.sort();
+    said.extend(answers);
+    said.join(" ")
+}
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+fn ask_udp(server: &str, query: &[u8]) -> std::io::Result<Vec<u8>> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect((server, 53))?;
+    socket.send(query)?;
+    let mut bytes = vec![0; 65_536];
+    let n = socket.recv(&mut bytes)?;
+    bytes.truncate(n);
+    Ok(bytes)
+}
+
+fn ask_tcp(server: &str, query: &[u8]) -> std::io::Result<Vec<u8>> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect((server, 53))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&[&(query.len() as u16).to_be_bytes()[..], query].concat())?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut bytes)?;
+    Ok(bytes)
 }

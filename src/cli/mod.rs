@@ -32,6 +32,7 @@ mod manifest;
 mod mount_flags;
 mod namespace_flags;
 mod network;
+mod network_alias;
 mod network_flags;
 mod out;
 mod parse;

@@ -12,6 +12,7 @@ use super::complete;
 use super::cp;
 use super::man;
 use super::network;
+use super::network_alias;
 use super::pause;
 use super::rename;
 use super::restart;
@@ -303,6 +304,12 @@ pub(super) static NETWORK: &[Verb] = &[
         "Take a container out of a network",
         network::disconnect_args,
         network::disconnect_verb
+    ),
+    verb!(
+        "alias",
+        "Say which container names on a network mean, from now on",
+        network_alias::args,
+        network_alias::verb
     ),
     verb!(
         "exists",

@@ -28,6 +28,7 @@ pub mod logs;
 pub mod mounts;
 pub mod name;
 pub mod network;
+pub mod network_alias;
 pub mod overlap;
 pub mod pause;
 pub mod port;

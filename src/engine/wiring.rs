@@ -1,11 +1,12 @@
 //! Options -> what a container asks of networks: names looked up, ports of --publish-all added.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use super::Engine;
 use crate::endpoint::{DEFAULT, Endpoint, Network, Port, Wiring};
 use crate::error::ResultExt;
 use crate::spec::Options;
+use crate::store::container::ContainerDir;
 use crate::store::network;
 
 /// What the options come to; `exposed` are the ports of image and flags, `PORT/PROTOCOL`.
@@ -58,6 +59,7 @@ pub(super) fn plan(engine: &Engine, options: &mut Options, exposed: &[String]) -
 
 /// A link follows a name: one that was typed as an id becomes the name of its bearer.
 fn name_links(engine: &Engine, options: &mut Options) -> Result<()> {
+    let networks: Vec<String> = options.networks.iter().map(|end| end.network.clone()).collect();
     let links = options.links.iter_mut().chain(options.networks.iter_mut().flat_map(|end| &mut end.links));
     for link in links {
         if options.network != Network::Own {
@@ -66,8 +68,12 @@ fn name_links(engine: &Engine, options: &mut Options) -> Result<()> {
                 link.target
             ));
         }
-        let about = || format!("cannot link to {}", link.target);
-        link.target = engine.find(&link.target).and_then(|dir| dir.record()).with_context(about)?.name;
+        match engine.find(&link.target).and_then(|dir| dir.record()) {
+            Ok(record) => link.target = record.name,
+            // A name of a network, which may mean another one every day.
+            Err(_) if is_alias(engine, &networks, &link.target)? => {}
+            Err(error) => return Err(error.context(format!("cannot link to {}", link.target))),
+        }
     }
     Ok(())
 }
@@ -75,6 +81,20 @@ fn name_links(engine: &Engine, options: &mut Options) -> Result<()> {
 fn is_net_admin(cap: &str) -> bool {
     let cap = cap.to_ascii_uppercase();
     matches!(cap.strip_prefix("CAP_").unwrap_or(&cap), "NET_ADMIN" | "ALL")
+}
+
+/// Whether a container on one of these networks is called so there.
+fn is_alias(engine: &Engine, networks: &[String], name: &str) -> Result<bool> {
+    for network in networks {
+        for (id, _) in network::users(&engine.store, network)? {
+            let Ok(record) = ContainerDir::of(&engine.store, &id).record() else { continue };
+            let mut ends = record.wiring.endpoints.iter().filter(|end| end.network == *network);
+            if ends.any(|end| end.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// What `inspect` calls it.

@@ -95,6 +95,7 @@ impl Supervised {
     pub fn again(&mut self, mut exit: Exit) -> Result<Option<Exit>> {
         while self.is_wanted_again(&exit) {
             self.note_restarting(&exit);
+            self.rest(true);
             journal::note_all(&self.store, &self.events_of_end(&exit));
             self.guests.tell_end(exit.code);
             if !self.back_off()? {
@@ -165,6 +166,7 @@ impl Supervised {
 
     /// Everything anew but the changes to the root, and the log, which goes on.
     fn start_again(&mut self) -> Result<()> {
+        self.rest(false);
         let starting = Starting {
             store: &self.store,
             dir: &self.dir,

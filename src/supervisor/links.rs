@@ -10,7 +10,8 @@ use crate::network::linked::{self, Target};
 use crate::oci::runtime::Spec;
 use crate::store::Store;
 use crate::store::container::{self, ContainerDir, Record};
-use crate::store::network::{member, wired};
+use crate::store::network::member::{self, Member};
+use crate::store::network::{self, wired};
 
 /// Variables that we give every container of our own accord: they say nothing of the one at the other end.
 const OURS: [&str; 2] = ["HOSTNAME=", "TERM="];
@@ -42,7 +43,8 @@ pub(super) fn add(
     warn: &mut dyn FnMut(String),
 ) -> Result<()> {
     for Link { target, alias } in of(&record.wiring) {
-        let runs = find(store, &target)?.is_some_and(|dir| member::is_alive(store, &dir.id()));
+        let runs =
+            find(store, &record.wiring, &target)?.is_some_and(|dir| member::is_alive(store, &dir.id()));
         if !runs {
             warn(format!(
                 "{target}, which it is linked to as {alias}, does not run: it is found when it does"
@@ -55,18 +57,27 @@ pub(super) fn add(
     }
 }
 
-fn find(store: &Store, target: &str) -> Result<Option<ContainerDir>> {
+/// Who bears the name, or is called so on one of our networks.
+fn find(store: &Store, own: &Wiring, target: &str) -> Result<Option<ContainerDir>> {
     if let Some(dir) = container::named(store, target)? {
         return Ok(Some(dir));
     }
-    let by_id = ContainerDir::of(store, target);
-    let is_id = target.len() == 64 && target.bytes().all(|b| b.is_ascii_hexdigit());
-    Ok(Some(by_id).filter(|dir| is_id && dir.path.exists()))
+    for end in &own.endpoints {
+        let Some(network) = network::look_up(store, &end.network)? else { continue };
+        let is_called_so = |member: &Member| {
+            member.end.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(target))
+                && member::is_alive(store, &member.id)
+        };
+        if let Some(member) = member::members(store, &network.id)?.into_iter().find(is_called_so) {
+            return Ok(Some(ContainerDir::of(store, &member.id)));
+        }
+    }
+    Ok(None)
 }
 
 fn variables(store: &Store, record: &Record, link: &Link) -> Result<Vec<String>> {
     let nobody = Target { address: None, ports: &[], env: &[] };
-    let Some(dir) = find(store, &link.target)? else {
+    let Some(dir) = find(store, &record.wiring, &link.target)? else {
         return Ok(linked::variables(&record.name, &link.alias, &nobody));
     };
     let Ok(target) = dir.record() else {

@@ -11,17 +11,20 @@ use rustix::event::PollFlags;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::links;
+use super::network::Joined;
 use super::serve::Supervised;
+use super::start::Starting;
 use super::timers::Timer;
 use crate::dns;
 use crate::endpoint::Link;
 use crate::fs;
 use crate::network::etc::{Hosts, ResolvConf};
 use crate::network::resolver::{ADDRESS, Resolver, Settings, Sockets, View, key};
+use crate::oci::runtime::Spec;
 use crate::store::Store;
 use crate::store::container::{ContainerDir, Record};
 use crate::store::network::member;
-use crate::store::network::wired::{self, Wired};
+use crate::store::network::wired::Wired;
 
 /// A hosts file that a container made larger than this is left as it is.
 const MAX_HOSTS: usize = 1024 * 1024;
@@ -36,23 +39,34 @@ pub(super) struct Names {
     lines: Vec<String>,
     /// Tells of changes on the networks, where there are links to follow.
     watch: Option<OwnedFd>,
+    hostname: String,
+    domainname: Option<String>,
 }
 
 impl Names {
     /// Serves a container that is joined so; it has its two files when this returns.
-    pub fn open(
-        store: &Store,
-        dir: &ContainerDir,
-        record: &Record,
-        wired: &Wired,
-        sockets: Sockets,
-    ) -> Result<Names> {
-        let wiring = &record.wiring;
+    pub fn open(starting: Starting<'_>, spec: &Spec, joined: &Joined) -> Result<Names> {
+        let Starting { store, dir, record, .. } = starting;
+        let (wired, wiring) = (joined.wired(), &record.wiring);
+        let inside = joined.inside().context("cannot serve names: the container has no sockets")?;
+        let copy = |fd: &OwnedFd| fd.try_clone().context("cannot copy a socket");
+        let sockets = Sockets {
+            datagram: copy(&inside.datagram)?,
+            stream: copy(&inside.stream)?,
+            filter: copy(&inside.filter)?.into(),
+        };
         let settings = Settings { servers: wiring.dns.clone(), options: wiring.dns_options.clone() };
         let resolver = Resolver::open(sockets, &settings)?;
         let links = links::of(wiring);
-        let mut names =
-            Names { resolver, view: View::new(wired, &links), links, lines: Vec::new(), watch: None };
+        let mut names = Names {
+            resolver,
+            view: View::new(wired, &links),
+            links,
+            lines: Vec::new(),
+            watch: None,
+            hostname: spec.hostname().clone().unwrap_or_default(),
+            domainname: spec.domainname().clone().filter(|domain| !domain.is_empty()),
+        };
         names.watch(store, wired)?;
         names.write_files(store, dir, record, wired)?;
         Ok(names)
@@ -74,15 +88,14 @@ impl Names {
     }
 
     /// Its links may lead elsewhere now.
-    fn relink(&mut self, store: &Store, dir: &ContainerDir, record: &Record) -> Result<()> {
+    fn relink(&mut self, store: &Store, dir: &ContainerDir, record: &Record, wired: &Wired) -> Result<()> {
         let links = links::of(&record.wiring);
         if links == self.links {
             return Ok(());
         }
-        let wired = wired::read(dir)?.unwrap_or_default();
-        self.view = View::new(&wired, &links);
+        self.view = View::new(wired, &links);
         self.links = links;
-        self.watch(store, &wired)?;
+        self.watch(store, wired)?;
         self.follow(store, dir);
         Ok(())
     }
@@ -110,7 +123,6 @@ impl Names {
         record: &Record,
         wired: &Wired,
     ) -> Result<()> {
-        let spec = super::read_spec(dir)?;
         let options = |key: &str| record.options.get(key).cloned().unwrap_or_default();
         let added: Vec<(String, String)> = serde_json::from_value(options("add_hosts")).unwrap_or_default();
         let linked = self.linked(store);
@@ -122,8 +134,8 @@ impl Names {
         });
         let hosts = Hosts {
             of_machine: None,
-            hostname: spec.hostname().as_deref().unwrap_or_default(),
-            domainname: spec.domainname().as_deref().filter(|domain| !domain.is_empty()),
+            hostname: &self.hostname,
+            domainname: self.domainname.as_deref(),
             addresses: wired.ends.iter().flat_map(|end| end.addresses()).collect(),
             links: linked,
             added: &added,
@@ -214,23 +226,24 @@ impl Supervised {
     /// The record was changed: what the container is called on its networks is what it says now.
     pub fn read_again(&mut self) -> Result<()> {
         self.record = self.dir.record()?;
-        let Some(mut wired) = wired::read(&self.dir)?.filter(|_| self.running.is_some()) else {
-            return Ok(());
-        };
-        let before = wired.clone();
-        wired.name.clone_from(&self.record.name);
-        for end in &mut wired.ends {
-            if let Some(asked) =
-                self.record.wiring.endpoints.iter().find(|asked| asked.network == end.network)
-            {
-                end.aliases.clone_from(&asked.aliases);
+        let Some(joined) = &mut self.joined else { return Ok(()) };
+        let record = &self.record;
+        joined.tell(&self.store, &self.dir, |wired| {
+            wired.name.clone_from(&record.name);
+            for end in &mut wired.ends {
+                let asked = record.wiring.endpoints.iter().find(|asked| asked.network == end.network);
+                asked.into_iter().for_each(|asked| end.aliases.clone_from(&asked.aliases));
             }
-        }
-        if wired != before {
-            wired::write(&self.store, &self.dir, &wired)?;
-        }
+        })?;
         let names = self.running.as_mut().and_then(|running| running.names.as_mut());
-        names.map_or(Ok(()), |names| names.relink(&self.store, &self.dir, &self.record))
+        names.map_or(Ok(()), |names| names.relink(&self.store, &self.dir, record, joined.wired()))
+    }
+
+    /// Between two runs nobody is there to be found. Best effort: who does not hear of it finds a closed port.
+    pub fn rest(&mut self, is_resting: bool) {
+        if let Some(joined) = &mut self.joined {
+            let _ = joined.tell(&self.store, &self.dir, |wired| wired.is_resting = is_resting);
+        }
     }
 }
 

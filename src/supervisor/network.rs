@@ -54,8 +54,8 @@ impl Joined {
         let mut wired = Wired {
             container: record.id.clone(),
             name: record.name.clone(),
-            ends: Vec::new(),
             ports: ports.published().to_vec(),
+            ..Wired::default()
         };
         let mut networks = Vec::new();
         let claimed = record.wiring.endpoints.iter().try_for_each(|endpoint| {
@@ -101,6 +101,13 @@ impl Joined {
     pub fn events(&self, record: &Record, action: &str) -> Vec<Event> {
         let one = |network: &Network| Event::of_network(network, action).with("container", &record.id);
         self.networks.iter().map(one).collect()
+    }
+
+    /// Changes what is told of it to those who look for it.
+    pub fn tell(&mut self, store: &Store, dir: &ContainerDir, change: impl FnOnce(&mut Wired)) -> Result<()> {
+        let before = self.wired.clone();
+        change(&mut self.wired);
+        if self.wired == before { Ok(()) } else { wired::write(store, dir, &self.wired) }
     }
 
     /// How it is joined.

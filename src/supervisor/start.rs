@@ -115,7 +115,7 @@ pub fn start(
     let started = run(starting, &spec, (root, inner), cgroup.as_ref(), joined.as_deref_mut());
     drop(held);
     let shares_pids = shares_pids(&spec);
-    let (init, pid, streams, emulation, gate) = match started {
+    let (init, pid, streams, emulation, gate, names) = match started {
         Ok(parts) => parts,
         Err(error) => {
             if let Some(cgroup) = &cgroup {
@@ -138,7 +138,7 @@ pub fn start(
         input,
         is_unheard,
         gate,
-        names: None,
+        names,
     })
 }
 
@@ -163,7 +163,7 @@ fn chroot_of(root: &rootfs::Root, begin: &Begin) -> Option<PathBuf> {
     }
 }
 
-type Parts = (Init, i32, Streams, Option<Emulation>, Option<Gate>);
+type Parts = (Init, i32, Streams, Option<Emulation>, Option<Gate>, Option<Names>);
 
 fn run(
     starting: Starting<'_>,
@@ -201,8 +201,12 @@ fn run(
         rootfs::Root::Dir(path) => Rootfs::Dir(path),
     };
     let bundle = Bundle { dir: &dir.path, spec, rootfs };
+    let mut names = None;
     let mut init = create(&bundle, stdio, &options, v2.as_ref().map(AsFd::as_fd), &mut |pid, inside| {
-        joined.as_mut().map_or(Ok(()), |joined| joined.join(pid, inside))
+        let Some(joined) = &mut joined else { return Ok(()) };
+        joined.join(pid, inside)?;
+        names = Some(Names::open(starting, spec, joined)?);
+        Ok(())
     })?;
     let mut emulation = if emulate { Some(Emulation::open(dir)?) } else { None };
     if let (Some(emulation), Some(listener)) = (&mut emulation, init.listener.take()) {
@@ -219,7 +223,7 @@ fn run(
     // Before the program runs: if this cannot be written, nothing has happened yet.
     let pid = write_state(dir, &init, (driver, chroot, is_inner), cgroup, restarts)?;
     init.start(|socket| serve_until_exec(socket, emulation.as_mut()))?;
-    Ok((init, pid, streams, emulation, gate))
+    Ok((init, pid, streams, emulation, gate, names))
 }
 
 /// The inner user name space that it joins, where it joins that of another container.

@@ -69,7 +69,8 @@ pub struct Member {
     pub end: wired::End,
 }
 
-/// Who is in the network, the dead among them: [`is_alive`] tells. One that is just coming is not there yet; it will touch.
+/// Who is in the network, the dead among them: [`is_alive`] tells. One that is just coming, or is between two runs, is not
+/// there; it will touch.
 pub fn members(store: &Store, network_id: &str) -> Result<Vec<Member>> {
     let mut ids = BTreeSet::new();
     for address in fs::read_dir(&place(store, network_id))? {
@@ -80,6 +81,9 @@ pub fn members(store: &Store, network_id: &str) -> Result<Vec<Member>> {
     for id in ids {
         // What cannot be read is half gone.
         let Ok(Some(wired)) = wired::read(&ContainerDir::of(store, &id)) else { continue };
+        if wired.is_resting {
+            continue;
+        }
         let end = wired.ends.into_iter().find(|end| end.network_id == network_id);
         members.extend(end.map(|end| Member { id, name: wired.name, end }));
     }

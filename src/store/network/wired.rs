@@ -24,6 +24,9 @@ pub struct Wired {
     pub name: String,
     /// One for each network, in the order of its wiring.
     pub ends: Vec<End>,
+    /// It waits for its next run: nobody is there to be found.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_resting: bool,
     /// Its ports, with the host's that were found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Published>,

@@ -1,0 +1,128 @@
+//! --link: variables, a line of /etc/hosts, and a name that follows who bears it.
+
+use crate::names::{address, ask};
+use crate::sandbox::Sandbox;
+use crate::wait;
+
+for_root!(
+    variables_are_dockers,
+    a_link_follows_its_target,
+    an_ambassador_is_replaced_unseen,
+    a_target_that_does_not_run_is_found_when_it_does,
+    who_cannot_be_linked_to,
+);
+
+const SLEEP: [&str; 2] = ["sleep", "10000"];
+
+fn hosts(s: &Sandbox, container: &str) -> String {
+    s.dhow(["exec", container, "cat", "/etc/hosts"]).ok()
+}
+
+fn variables_are_dockers(s: &Sandbox) {
+    let flags = [
+        "--name",
+        "db",
+        "--network",
+        "bridge",
+        "--expose",
+        "5432",
+        "--expose",
+        "53/udp",
+        "-e",
+        "POSTGRES_DB=x",
+    ];
+    s.detached(flags, SLEEP);
+    s.detached(
+        ["--name", "web", "--network", "bridge", "--link", "db:my-db", "-e", "MY_DB_PORT=mine"],
+        SLEEP,
+    );
+    let db = address(s, "db", "bridge");
+    // The program's own and an exec's are the same.
+    let of_program = "tr '\\0' '\\n' </proc/1/environ | sort | grep MY_DB";
+    let program = s.dhow(["exec", "web", "sh", "-c", of_program]).ok();
+    let exec = s.dhow(["exec", "web", "sh", "-c", "env | sort | grep MY_DB"]).ok();
+    let want = [
+        "MY_DB_ENV_POSTGRES_DB=x".to_owned(),
+        "MY_DB_NAME=/web/my-db".to_owned(),
+        "MY_DB_PORT=mine".to_owned(),
+        format!("MY_DB_PORT_5432_TCP=tcp://{db}:5432"),
+        format!("MY_DB_PORT_5432_TCP_ADDR={db}"),
+        "MY_DB_PORT_5432_TCP_PORT=5432".to_owned(),
+        "MY_DB_PORT_5432_TCP_PROTO=tcp".to_owned(),
+        format!("MY_DB_PORT_53_UDP=udp://{db}:53"),
+        format!("MY_DB_PORT_53_UDP_ADDR={db}"),
+        "MY_DB_PORT_53_UDP_PORT=53".to_owned(),
+        "MY_DB_PORT_53_UDP_PROTO=udp".to_owned(),
+    ];
+    assert_eq!(program.lines().collect::<Vec<_>>(), want);
+    assert_eq!(exec, program);
+    let id = s.inspect("db", "{{.Id}}");
+    let line = format!("{db}\tmy-db {} db", &id[..12]);
+    assert!(hosts(s, "web").lines().any(|l| l == line), "{line}\n{}", hosts(s, "web"));
+    s.dhow(["exec", "web", "ping", "-c", "1", "-W", "5", "my-db"]).ok();
+    assert!(!ask(s, "db", "my-db", "A").starts_with("NoError "), "the name is the other one's alone");
+}
+
+fn a_link_follows_its_target(s: &Sandbox) {
+    s.dhow(["network", "create", "net"]).ok();
+    let on = |address: &'static str| ["--name", "db", "--network", "net", "--ip", address];
+    s.dhow(["network", "rm", "net"]).ok();
+    s.dhow(["network", "create", "--subnet", "10.213.7.0/24", "net"]).ok();
+    s.detached(on("10.213.7.50"), SLEEP);
+    s.detached(["--name", "web", "--network", "net", "--link", "db:store"], SLEEP);
+    s.dhow(["exec", "web", "sh", "-c", "echo '192.0.2.1 mine' >>/etc/hosts"]).ok();
+    assert_eq!(ask(s, "web", "store", "A"), "NoError 10.213.7.50");
+    s.dhow(["rm", "-f", "db"]).ok();
+    s.detached(on("10.213.7.60"), SLEEP);
+    assert_eq!(ask(s, "web", "store", "A"), "NoError 10.213.7.60");
+    wait::until("/etc/hosts to follow", || hosts(s, "web").contains("10.213.7.60\tstore ").then_some(()));
+    let now = hosts(s, "web");
+    assert!(!now.contains("10.213.7.50") && now.contains("192.0.2.1 mine"), "{now}");
+    // Killed and not replaced: nobody.
+    s.dhow(["rm", "-f", "db"]).ok();
+    wait::until("the line to go", || (!hosts(s, "web").contains("store")).then_some(()));
+}
+
+/// client -> ambassador -> server; the one in the middle is replaced, and its client is not touched.
+fn an_ambassador_is_replaced_unseen(s: &Sandbox) {
+    s.dhow(["network", "create", "net"]).ok();
+    let serve = "while :; do echo from-server | nc -l -p 7000; done";
+    s.detached(["--name", "server", "--network", "net"], ["sh", "-c", serve]);
+    let forward = "while :; do nc -l -p 7000 -e nc server 7000; done";
+    s.detached(["--name", "blue", "--network", "net", "--network-alias", "redis"], ["sh", "-c", forward]);
+    s.detached(["--name", "client", "--network", "net", "--link", "redis:db"], SLEEP);
+    let get = || s.dhow(["exec", "client", "sh", "-c", "nc -w 5 db 7000 </dev/null"]).output();
+    wait::until("the way through", || (get().text().trim() == "from-server").then_some(()));
+    s.detached(["--name", "green", "--network", "net"], ["sh", "-c", forward]);
+    s.dhow(["network", "alias", "net", "green", "redis"]).ok();
+    s.dhow(["rm", "-f", "-t", "0", "blue"]).ok();
+    let green = address(s, "green", "net");
+    assert_eq!(ask(s, "client", "db", "A"), format!("NoError {green}"));
+    wait::until("the way through the other one", || (get().text().trim() == "from-server").then_some(()));
+}
+
+fn a_target_that_does_not_run_is_found_when_it_does(s: &Sandbox) {
+    s.dhow(["create", "--name", "db", "--network", "bridge", "-e", "X=1", "busybox", "sleep", "10000"]).ok();
+    let flags = ["run", "-d", "--name", "web", "--network", "bridge", "--link", "db"];
+    let run = s.dhow(flags).args(["busybox", "sleep", "10000"]).output().exits(0);
+    let run = run.complains("db, which it is linked to as db, does not run");
+    s.note(run.text(), &run);
+    let env = s.dhow(["exec", "web", "sh", "-c", "env | grep ^DB_ | sort"]).ok();
+    assert_eq!(env, "DB_ENV_X=1\nDB_NAME=/web/db");
+    s.dhow(["start", "db"]).ok();
+    assert_eq!(ask(s, "web", "db", "A"), format!("NoError {}", address(s, "db", "bridge")));
+    wait::until("the line of /etc/hosts", || hosts(s, "web").contains("\tdb ").then_some(()));
+}
+
+fn who_cannot_be_linked_to(s: &Sandbox) {
+    s.dhow(["run", "--rm", "--network", "bridge", "--link", "nobody", "busybox", "true"])
+        .output()
+        .exits(125)
+        .complains("cannot link to nobody");
+    s.detached(["--name", "db", "--network", "bridge"], SLEEP);
+    s.dhow(["run", "--rm", "--network", "host", "--link", "db", "busybox", "true"])
+        .output()
+        .exits(125)
+        .complains("host type networking can't be used with links");
+    assert_eq!(s.dhow(["ps", "-aq"]).ok().lines().count(), 1, "nothing was made");
+}
