@@ -31,7 +31,7 @@ pub struct Joined {
     pub(super) networks: Vec<Network>,
     pub(super) wired: Wired,
     is_trusted: bool,
-    pub(super) ports: Ports,
+    ports: Ports,
     pub(super) inside: Option<Inside>,
 }
 
@@ -89,12 +89,18 @@ impl Joined {
             apply::remove_links(&self.place, &plan)?;
         }
         apply::apply(&self.place, &plan, pid, &route).context("cannot join the container to its networks")?;
-        self.ports.lead_to(&plan);
-        if let Some(hold) = &mut self.hold {
-            hold.lead(self.ports.leads()?).context("cannot publish ports")?;
-        }
+        self.lead(&plan)?;
         self.inside = Some(inside);
         Ok(())
+    }
+
+    /// Lets the ports lead where the plan has them lead.
+    pub(super) fn lead(&mut self, plan: &Plan) -> Result<()> {
+        self.ports.lead_to(plan);
+        match &mut self.hold {
+            Some(hold) => hold.lead(self.ports.leads()?).context("cannot publish ports"),
+            None => Ok(()),
+        }
     }
 
     /// What is told of the container's coming and going: connect, disconnect.

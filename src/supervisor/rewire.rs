@@ -112,8 +112,7 @@ impl Joined {
             apply::unpublish(&self.place, before)?;
         }
         apply::reassert(&self.place, &after)?;
-        self.ports.lead_to(&after);
-        Ok(())
+        self.lead(&after)
     }
 }
 
