@@ -45,11 +45,9 @@ pub(super) fn add(command: Command) -> Command {
         .arg(switch("publish-all", Some('P'), "Publish all that is exposed"))
 }
 
-/// The network where none was asked for.
-const BY_DEFAULT: &str = "host";
-
-/// Reads them into `options`, whose host name is read already. Nothing is looked up.
-pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
+/// Reads them into `options`, whose host name is read already. Nothing is looked up. `by_default` is where a container is of
+/// which nothing was said.
+pub(super) fn read(matches: &ArgMatches, by_default: Network, options: &mut Options) -> Result<()> {
     for text in many(matches, "expose") {
         options.expose.extend(exposed(text)?);
     }
@@ -64,9 +62,11 @@ pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
     options.links = many(matches, "link").into_iter().map(link).collect::<Result<_>>()?;
     let mut typed = many(matches, "network");
     if typed.is_empty() {
-        typed = vec![one(matches, "default-network").unwrap_or(BY_DEFAULT)];
+        typed.extend(one(matches, "default-network"));
     }
-    (options.network, options.networks) = networks(&typed)?;
+    // An empty list says that nobody asked.
+    (options.network, options.networks) =
+        if typed.is_empty() { (by_default, Vec::new()) } else { networks(&typed)? };
     for_the_first(matches, options)?;
     check(options).with_context(|| format!("cannot use --network {}", typed.join(" --network ")))?;
     if options.network == Network::Host && (options.publish_all || !options.publish.is_empty()) {
@@ -374,7 +374,7 @@ mod tests {
             Err(error) => return error.to_string(),
         };
         let mut options = Options::default();
-        if let Err(error) = read(&matches, &mut options) {
+        if let Err(error) = read(&matches, Network::Host, &mut options) {
             return error.root_cause().to_string();
         }
         let mode = match &options.network {

@@ -53,7 +53,7 @@ pub mod volume;
 pub mod wait;
 mod watch;
 pub mod ways;
-mod wiring;
+pub mod wiring;
 pub mod zone;
 
 use anyhow::{Result, anyhow};

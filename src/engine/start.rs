@@ -6,7 +6,8 @@ use anyhow::{Context, Result, anyhow};
 
 use super::Engine;
 use super::create::{self, CreateOptions, Created};
-use super::reap;
+use super::{reap, wiring};
+use crate::endpoint::Network;
 use crate::error::ResultExt;
 use crate::event::Sink;
 use crate::fs;
@@ -45,7 +46,7 @@ impl StartOptions {
 pub fn make(
     engine: &Engine,
     entering: Option<Entering>,
-    wanted: CreateOptions,
+    mut wanted: CreateOptions,
     options: StartOptions,
     events: Sink<'_>,
 ) -> Result<(Created, Waiting)> {
@@ -70,6 +71,10 @@ pub fn make(
         let holder = finish()?;
         (supervise(&dir, Some(executable), role, options, events)?, holder)
     };
+    // A chroot has the network around it; who asked for another is told so.
+    if supervisor.is_chroot() && wiring::is_by_default(&wanted.options) {
+        wanted.options.network = Network::Host;
+    }
     let created = create::create(engine, id, wanted)?;
     drop(holder);
     Ok((created, supervisor))

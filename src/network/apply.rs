@@ -39,22 +39,61 @@ impl Place {
 /// The MTU where nothing says another.
 const USUAL_MTU: u32 = 1500;
 
-/// Joins the container whose init is `pid`, as we see it; `inside` is a socket for links in its name space.
-pub fn apply(place: &Place, plan: &Plan, pid: i32, inside: &Socket) -> Result<()> {
-    let mut batch = Batch::new();
-    let mut is_new = Vec::new();
+/// What [`apply`] met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Met {
+    /// All was as it should be.
+    Whole,
+    /// Bridges or rules had to be made: others may miss theirs.
+    Missing,
+}
+
+/// Joins the container whose init is `pid`, as we see it; `inside` is a socket for links in its name space. What is there
+/// already of its links is kept, and set right.
+pub fn apply(place: &Place, plan: &Plan, pid: i32, inside: &Socket) -> Result<Met> {
+    let mut made = Vec::new();
     for join in &plan.joins {
-        let (bridge, mtu) = ensure_bridge(place, &join.bridge, &mut is_new)?;
-        let pair = Pair { link: &join.link, bridge, mtu, interface: &join.interface, mac: join.mac, pid };
-        link::add_pair(&mut batch, pair);
-        if plan.ports.iter().any(|(port, _)| port.address().is_none_or(|ip| ip.is_loopback())) {
-            link::allow_loopback_addresses(&mut batch, bridge);
+        let (bridge, mtu) = ensure_bridge(place, &join.bridge, &mut made)?;
+        let mut batch = Batch::new();
+        if link::find(inside, &join.interface)?.is_some() {
+            link::enslave(&mut batch, &join.link, bridge);
+        } else {
+            let pair = Pair { link: &join.link, bridge, mtu, interface: &join.interface, mac: join.mac, pid };
+            link::add_pair(&mut batch, pair);
+            batch.acknowledge();
+            match place.route.run(&batch)? {
+                Ok(()) => batch = Batch::new(),
+                // That of the run before is on its way out with its name space.
+                Err(Refused { errno: Errno::EXIST, .. }) => {
+                    batch = Batch::new();
+                    link::remove(&mut batch, &join.link);
+                    place.route.run(&batch)?.or_else(unless_gone)?;
+                    batch = Batch::new();
+                    link::add_pair(&mut batch, pair);
+                }
+                Err(refused) => return Err(refused.into()),
+            }
         }
+        open_for_ports(&mut batch, plan, &join.link, bridge);
+        batch.acknowledge();
+        place.route.run(&batch)??;
     }
-    batch.acknowledge();
-    place.route.run(&batch)??;
     set_inside(plan, inside)?;
-    allow(place, plan, !is_new.is_empty())
+    allow(place, plan, !made.is_empty())
+}
+
+/// What published ports need of bridge and link, and nothing else does.
+fn open_for_ports(batch: &mut Batch, plan: &Plan, link: &str, bridge: u32) {
+    if !plan.ports.is_empty() {
+        link::let_return(batch, link);
+    }
+    if plan.ports.iter().any(|(port, _)| port.address().is_none_or(|ip| ip.is_loopback())) {
+        link::allow_loopback_addresses(batch, bridge);
+    }
+}
+
+fn unless_gone(refused: Refused) -> std::result::Result<(), Refused> {
+    if refused.errno == Errno::NODEV { Ok(()) } else { Err(refused) }
 }
 
 /// Addresses and routes inside.
@@ -72,16 +111,16 @@ fn set_inside(plan: &Plan, inside: &Socket) -> Result<()> {
 }
 
 /// The firewall's part. Most starts find all in place, and add their own.
-fn allow(place: &Place, plan: &Plan, is_new: bool) -> Result<()> {
+fn allow(place: &Place, plan: &Plan, is_new: bool) -> Result<Met> {
     let bridges: Vec<&str> = plan.joins.iter().map(|join| join.bridge.link.as_str()).collect();
     let own = firewall::of_container(plan);
     if !is_new && firewall::is_whole(&place.filter, &bridges)? {
-        return firewall::add(&place.filter, &own);
+        return firewall::add(&place.filter, &own).map(|()| Met::Whole);
     }
     let mut all: Vec<_> =
         plan.joins.iter().map(|join| firewall::of_network(&join.bridge, place.outside)).collect();
     all.push(own.clone());
-    assert_firewall(place, &all)
+    assert_firewall(place, &all).map(|()| Met::Missing)
 }
 
 /// Asserts the firewall with these elements.
@@ -204,11 +243,8 @@ pub fn remove_links(place: &Place, plan: &Plan) -> Result<()> {
     let mut batch = Batch::new();
     plan.joins.iter().for_each(|join| link::remove(&mut batch, &join.link));
     batch.acknowledge();
-    match place.route.run(&batch)? {
-        // It went with the name space of the other end.
-        Ok(()) | Err(Refused { errno: Errno::NODEV, .. }) => Ok(()),
-        Err(refused) => Err(refused.into()),
-    }
+    // It may have gone with the name space of the other end.
+    Ok(place.route.run(&batch)?.or_else(unless_gone)?)
 }
 
 /// Takes a network away: its bridge and what the firewall has of it.
@@ -217,23 +253,20 @@ pub fn remove_network(place: &Place, bridge: &Bridge) -> Result<()> {
     let mut batch = Batch::new();
     link::remove(&mut batch, &bridge.link);
     batch.acknowledge();
-    match place.route.run(&batch)? {
-        Ok(()) | Err(Refused { errno: Errno::NODEV, .. }) => Ok(()),
-        Err(refused) => Err(refused.into()),
-    }
+    Ok(place.route.run(&batch)?.or_else(unless_gone)?)
 }
 
 /// Makes whole again what joins a container that is joined already, and moves its way out to where the plan has it.
 pub fn rejoin(place: &Place, plan: &Plan, pid: i32, inside: &Socket) -> Result<()> {
     let mut lost = Plan::default();
     for join in &plan.joins {
-        let Some(found) = link::find(&place.route, &join.link)? else {
+        if link::find(&place.route, &join.link)?.is_none() {
             lost.joins.push(join.clone());
             continue;
-        };
+        }
         let (bridge, _) = ensure_bridge(place, &join.bridge, &mut Vec::new())?;
         let mut batch = Batch::new();
-        link::attach(&mut batch, found.index, bridge);
+        link::enslave(&mut batch, &join.link, bridge);
         batch.acknowledge();
         place.route.run(&batch)??;
     }
@@ -243,10 +276,15 @@ pub fn rejoin(place: &Place, plan: &Plan, pid: i32, inside: &Socket) -> Result<(
     set_inside(plan, inside)
 }
 
-/// Makes the firewall whole again for a container that is joined already.
+/// Makes the place's part of a container whole again that is joined already: bridge, link, rules.
 pub fn reassert(place: &Place, plan: &Plan) -> Result<()> {
-    let mut all: Vec<_> =
-        plan.joins.iter().map(|join| firewall::of_network(&join.bridge, place.outside)).collect();
-    all.push(firewall::of_container(plan));
-    assert_firewall(place, &all)
+    for join in &plan.joins {
+        let (bridge, _) = ensure_bridge(place, &join.bridge, &mut Vec::new())?;
+        let mut batch = Batch::new();
+        link::enslave(&mut batch, &join.link, bridge);
+        open_for_ports(&mut batch, plan, &join.link, bridge);
+        batch.acknowledge();
+        place.route.run(&batch)?.or_else(unless_gone)?;
+    }
+    allow(place, plan, false).map(drop)
 }

@@ -137,6 +137,30 @@ pub fn add_on_device(batch: &mut Batch, kind: &str, mode: u32, parent: u32, pair
     });
 }
 
+/// Puts a link on a bridge, and brings it up.
+pub fn enslave(batch: &mut Batch, name: &str, bridge: u32) {
+    let about = format!("put the link {name} on its bridge");
+    batch.add(libc::RTM_NEWLINK, 0, about, &header(0, UP, UP), |a| {
+        a.text(IFLA_IFNAME, name);
+        a.number(IFLA_MASTER, bridge);
+    });
+}
+
+/// Lets a bridge send frames back where they came from: a container that reaches itself by a published port does so where
+/// the bridge's frames go through the firewall (br_netfilter), which then leads them on below the routing.
+pub fn let_return(batch: &mut Batch, name: &str) {
+    const IFLA_INFO_SLAVE_KIND: u16 = 4;
+    const IFLA_INFO_SLAVE_DATA: u16 = 5;
+    const IFLA_BRPORT_MODE: u16 = 4;
+    batch.add(libc::RTM_NEWLINK, 0, "set up a port of the bridge", &header(0, 0, 0), |a| {
+        a.text(IFLA_IFNAME, name);
+        a.nest(IFLA_LINKINFO, |a| {
+            a.put(IFLA_INFO_SLAVE_KIND, b"bridge");
+            a.nest(IFLA_INFO_SLAVE_DATA, |a| a.put(IFLA_BRPORT_MODE, &[1]));
+        });
+    });
+}
+
 /// Removes a link, and with it the other end.
 pub fn remove(batch: &mut Batch, name: &str) {
     batch.add(libc::RTM_DELLINK, 0, format!("remove the link {name}"), &header(0, 0, 0), |a| {
@@ -147,13 +171,6 @@ pub fn remove(batch: &mut Batch, name: &str) {
 /// Brings a link up.
 pub fn set_up(batch: &mut Batch, index: u32) {
     batch.add(libc::RTM_NEWLINK, 0, "bring a link up", &header(index, UP, UP), |_| {});
-}
-
-/// Hangs a link on a bridge, and brings it up.
-pub fn attach(batch: &mut Batch, index: u32, bridge: u32) {
-    batch.add(libc::RTM_NEWLINK, 0, "hang a link on its bridge", &header(index, UP, UP), |a| {
-        a.number(IFLA_MASTER, bridge);
-    });
 }
 
 /// Lets what comes from 127.0.0.0/8, and answers to it, go over this link (ip-sysctl, route_localnet).

@@ -127,11 +127,16 @@ impl std::fmt::Display for Mac {
     }
 }
 
+/// How links of containers begin whose frames are looked at.
+pub const GUARDED: &str = "dhv";
+/// And of those that may use any address.
+pub const TRUSTED: &str = "dht";
+
 /// What the host's end of a container's pair is called, that leads to this network: `dhv`, or `dht` where the container is
 /// trusted with addresses, and digits of both ids. 15 bytes, which is all that a name has (IFNAMSIZ).
 pub fn link_of(container: &str, network_id: &str, is_trusted: bool) -> String {
     let digits = |id: &str, n| id.get(..n).unwrap_or(id).to_owned();
-    format!("{}{}{}", if is_trusted { "dht" } else { "dhv" }, digits(container, 9), digits(network_id, 3))
+    format!("{}{}{}", if is_trusted { TRUSTED } else { GUARDED }, digits(container, 9), digits(network_id, 3))
 }
 
 /// As much of the plan as can be told without the records of its networks: enough to undo it.

@@ -250,6 +250,11 @@ pub fn spawn(
 }
 
 impl Waiting {
+    /// Whether its container is kept apart by its files alone.
+    pub fn is_chroot(&self) -> bool {
+        self.isolation == Isolation::Chroot
+    }
+
     /// Hands the container over, by its lock, and returns when its program runs.
     pub fn begin(self, lock: &OwnedFd, begin: Begin, events: Sink<'_>) -> Result<Client> {
         let Waiting { mut client, isolation, executable } = self;

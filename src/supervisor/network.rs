@@ -10,7 +10,7 @@ use super::ports::Ports;
 use super::rewire::free_name;
 use crate::endpoint::{Endpoint, Network as Mode};
 use crate::error::ResultExt;
-use crate::network::apply::{self, Place};
+use crate::network::apply::{self, Met, Place};
 use crate::network::forward::hold::Hold;
 use crate::network::netlink::Socket;
 use crate::network::plan::{self, Plan};
@@ -81,14 +81,18 @@ impl Joined {
     }
 
     /// Joins the run whose init has this pid.
-    pub fn join(&mut self, pid: i32, inside: Inside) -> Result<()> {
+    pub fn join(&mut self, store: &Store, pid: i32, inside: Inside) -> Result<()> {
         let route = Socket::from(inside.route.try_clone().context("cannot copy a socket")?);
         let plan = self.plan();
         // Those of the run before: our sockets have kept its name space.
         if self.inside.take().is_some() {
             apply::remove_links(&self.place, &plan)?;
         }
-        apply::apply(&self.place, &plan, pid, &route).context("cannot join the container to its networks")?;
+        let met = apply::apply(&self.place, &plan, pid, &route)
+            .context("cannot join the container to its networks")?;
+        if met == Met::Missing {
+            heal::restore(store, &self.place, &self.wired.container)?;
+        }
         self.lead(&plan)?;
         self.inside = Some(inside);
         Ok(())

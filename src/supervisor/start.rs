@@ -204,7 +204,7 @@ fn run(
     let mut names = None;
     let mut init = create(&bundle, stdio, &options, v2.as_ref().map(AsFd::as_fd), &mut |pid, inside| {
         let Some(joined) = &mut joined else { return Ok(()) };
-        joined.join(pid, inside)?;
+        joined.join(store, pid, inside)?;
         names = Some(Names::open(starting, spec, joined)?);
         Ok(())
     })?;

@@ -201,6 +201,10 @@ pub fn furnish(wanted: &mut CreateOptions, here: &Here, from: &str) {
     let follow = following(here, options);
     let follows = follow.iter().map(|m| m.target().to_owned()).collect();
     options.mounts.extend(follow);
+    // It is the person's own surroundings, and so is the network.
+    if crate::engine::wiring::is_by_default(options) {
+        options.network = Network::Host;
+    }
     // A shell ignores SIGTERM; what it obeys is that its terminal is gone.
     options.stop_signal.get_or_insert_with(|| "SIGHUP".into());
     if options.hostname.is_none() {

@@ -19,6 +19,7 @@
 
 use super::expression::Expression::{self, *};
 use super::expression::*;
+use crate::network::plan::GUARDED;
 
 /// A hooked chain (`Some`: type, hook, priority) or one that is jumped to.
 #[derive(Debug, Clone, Copy)]
@@ -243,7 +244,7 @@ pub fn rules() -> Vec<(&'static Table, &'static str, Vec<Expression>)> {
         routed("forwarding", join(&[name_is(0, META_OIFNAME, "links"), translated(), vec![Verdict(ACCEPT)]])),
         routed("forwarding", join(&[name_is(0, META_OIFNAME, "links"), vec![Verdict(DROP)]])),
         // Links of containers that are trusted, and of others, do not begin so.
-        guard(vec![Meta(0, META_IIFNAME), IsNot(0, b"dhv".to_vec()), Verdict(ACCEPT)]),
+        guard(vec![Meta(0, META_IIFNAME), IsNot(0, GUARDED.as_bytes().to_vec()), Verdict(ACCEPT)]),
         guard(vec![
             Payload(0, LINK, 12, 2),
             Is(0, vec![0x08, 0x00]),
