@@ -36,7 +36,7 @@
 //! | `events` | the journal of what happened |
 //! | `job` `cron` `boot` | jobs that are run again and again, also by cron itself; what runs again after a reboot |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
-//! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
+//! | `cgroup_v2` `old_kernel` `power_cut` `clock` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
 //! | `ci` | what a step of a CI system needs |
 //! | `secrets` | what has them, and what never does |
@@ -95,6 +95,7 @@ mod boot;
 mod boot_vm;
 mod cgroup_v2;
 mod ci;
+mod clock;
 mod commit;
 mod completions;
 mod cp;
