@@ -132,6 +132,7 @@ mod nested;
 mod old_kernel;
 mod pause;
 mod power_cut;
+mod preserve_fds;
 mod prune;
 mod ps;
 mod pull;

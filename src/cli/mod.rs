@@ -11,6 +11,7 @@ mod defaults;
 mod env_flags;
 mod events;
 mod exec;
+mod fd_flags;
 mod flags;
 pub mod format;
 mod health_flags;

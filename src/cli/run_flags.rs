@@ -7,8 +7,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::flags::switch;
 use super::{
-    env_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse, registry_flags,
-    retry, secret, security_flags, user_flags,
+    env_flags, fd_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse,
+    registry_flags, retry, secret, security_flags, user_flags,
 };
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
@@ -162,6 +162,7 @@ pub(super) fn read_for(
         log_config,
         healthcheck: health_flags::healthcheck(matches)?,
         secrets: secret::wanted(matches)?,
+        preserve: fd_flags::read(matches)?,
         restart: life_flags::restart(matches)?,
         timeout: life_flags::timeout(matches)?,
         person: None,

@@ -13,6 +13,7 @@ use crate::fs;
 use crate::host::Ids;
 use crate::oci::runtime::{LinuxResources, Spec};
 use crate::runtime::cgroup;
+use crate::runtime::preserved::Preserved;
 use crate::runtime::sealed::{self, Executable};
 use crate::store::container::{ContainerDir, Record, Status};
 use crate::supervisor::{self, Begin, Client, SpawnOptions, Waiting};
@@ -52,6 +53,7 @@ pub fn make(
     let id = create::random_id()?;
     let dir = ContainerDir::of(&engine.store, &id);
     let (terminal, full) = (wanted.options.terminal, wanted.options.full_isolation);
+    let preserved = Preserved::of_caller(&wanted.preserve)?;
     let finish = || entering.map(Entering::finish).transpose();
     let has_ranges = matches!(engine.host.ids, Ids::Ranges { .. });
     let (supervisor, holder) = if options.foreground && has_ranges && engine.host.executable_is_out_of_reach {
@@ -66,6 +68,7 @@ pub fn make(
         let holder = finish()?;
         (supervise(&dir, Some(executable), terminal, full, options, events)?, holder)
     };
+    supervisor.preserve(&preserved)?;
     let created = create::create(engine, id, wanted)?;
     drop(holder);
     Ok((created, supervisor))

@@ -17,6 +17,7 @@ mod init;
 pub mod inner;
 mod mask;
 pub mod mount;
+pub mod preserved;
 mod process;
 pub mod reaper;
 pub mod role;
@@ -106,6 +107,8 @@ pub struct CreateOptions {
     pub isolation: Isolation,
     /// Its program lives in an inner user name space, with these ids.
     pub inner: Option<inner::Inner>,
+    /// Descriptors that its program gets besides the standard streams.
+    pub preserved: preserved::Preserved,
     /// Whose what is made in it is to be, where that is not ours.
     pub outside: Option<Outside>,
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! parent                          child
 //!   (clone)
+//!   Preserved -->                            only in exec, one for each descriptor that is handed on
 //!             <--  Forked + pidfd            only in exec: the intermediate process tells whom it made
 //!             <--  Console + descriptor      only with a terminal
 //!             <--  Unshared                  only with an inner user name space: its ids are to be mapped
@@ -27,6 +28,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::preserved::Preserved;
 use crate::error::{self, ExitWith, Hint};
 
 /// The rungs, in the order of the ladder.
@@ -34,6 +36,8 @@ use crate::error::{self, ExitWith, Hint};
 pub enum Message {
     /// The intermediate process of an exec: the pid (in our name space) of the process to be; its pidfd comes along.
     Forked(i32),
+    /// Command, in an exec: a descriptor that is to have this number comes along.
+    Preserved(i32),
     /// Child: the pty's master comes along.
     Console,
     /// Child: in the inner user name space, where no id is mapped yet.
@@ -86,6 +90,11 @@ pub fn pair() -> Result<(Socket, Socket)> {
 }
 
 impl Socket {
+    /// The same at a number that is in nobody's way.
+    pub(super) fn clear_of(self, preserved: &Preserved) -> Result<Socket> {
+        Ok(Socket(preserved.clear(self.0)?))
+    }
+
     /// Sends one message, with a descriptor if there is one.
     pub fn send<M: Serialize>(&self, message: &M, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let bytes = serde_json::to_vec(message).context("cannot encode a message")?;

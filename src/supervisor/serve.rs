@@ -19,6 +19,7 @@ use super::start::{self, Running, Starting};
 use super::timers::{Timer, Timers};
 use super::{Begin, CONTROL_FD, Control, DATA_FD};
 use crate::host;
+use crate::runtime::preserved::Preserved;
 use crate::runtime::sync::{Failure, Socket};
 use crate::runtime::{Isolation, chroot};
 use crate::store::Store;
@@ -36,8 +37,13 @@ pub fn run(path: &Path) -> Result<()> {
     }
     let _ = rustix::process::setsid();
     let dir = ContainerDir { path: path.to_owned() };
-    let Some((Control::Begin(begin), Some(lock))) = control.receive::<Control>()? else {
-        bail!("cannot supervise: the command went away");
+    let mut preserved = Preserved::default();
+    let (begin, lock) = loop {
+        match control.receive::<Control>()? {
+            Some((Control::Preserved(number), Some(fd))) => preserved.push(number, fd),
+            Some((Control::Begin(begin), Some(lock))) => break (begin, lock),
+            _ => bail!("cannot supervise: the command went away"),
+        }
     };
     // Not earlier: now our ids are mapped.
     let mut store = store_of(path)?;
@@ -62,9 +68,13 @@ pub fn run(path: &Path) -> Result<()> {
         begin: &begin,
         data: data.as_ref(),
         restarts: 0,
+        preserved: Some(&preserved),
     };
     let warn = &mut |text| drop(control.send(&Control::Warning(text), None));
-    match prepare(&dir, &record).and_then(|()| start::start(starting, warn)) {
+    let started = prepare(&dir, &record).and_then(|()| start::start(starting, warn));
+    // The program's are its own from now on: their ends of file mean what they say.
+    drop(preserved);
+    match started {
         Ok(running) => {
             let _ = rustix::process::set_parent_process_death_signal(None);
             // A command that went away meanwhile is met by the loop.

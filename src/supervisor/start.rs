@@ -20,6 +20,7 @@ use crate::host::{self, Ids};
 use crate::oci::runtime::{Mount, Spec};
 use crate::runtime::cgroup::{self, Cgroup};
 use crate::runtime::inner::Inner;
+use crate::runtime::preserved::Preserved;
 use crate::runtime::{Bundle, CreateOptions, Init, Isolation, Rootfs, Stdio, create, sealed};
 use crate::store::Store;
 use crate::store::container::{ContainerDir, ProcessId, Record, State, start_time};
@@ -76,6 +77,8 @@ pub struct Starting<'a> {
     pub data: Option<&'a OwnedFd>,
     /// How often it was started before by the same supervisor.
     pub restarts: u32,
+    /// Descriptors of the command's that the program gets.
+    pub preserved: Option<&'a Preserved>,
 }
 
 /// Starts a container; what works less well than asked for is told to `warn`.
@@ -136,7 +139,7 @@ fn run(
     ((root, driver), inner): ((rootfs::Root, &str), Option<Inner>),
     cgroup: Option<&Cgroup>,
 ) -> Result<Parts> {
-    let Starting { store, dir, record, begin, data, restarts } = starting;
+    let Starting { store, dir, record, begin, data, restarts, preserved } = starting;
     let outside = shift::outside(record, spec);
     let is_inner = inner.is_some() && record.person.is_none();
     let (stdio, mut streams) = make_stdio(dir, record, begin, spec)?;
@@ -147,10 +150,13 @@ fn run(
         _ => Vec::new(),
     };
     let (gate, gate_inside) = Gate::of(record)?.unzip();
+    let preserved = preserved.map(Preserved::try_clone).transpose()?.unwrap_or_default();
+    let reaper = if record.init { Some(preserved.clear(sealed::own()?)?) } else { None };
     let options = CreateOptions {
-        gate: gate_inside,
+        gate: gate_inside.map(|gate| preserved.clear(gate)).transpose()?,
         cgroup_doors,
-        reaper: if record.init { Some(sealed::own()?) } else { None },
+        reaper,
+        preserved,
         cgroup_dirs: cgroup.map(Cgroup::mounts).unwrap_or_default(),
         emulate: emulate && inner.is_none(),
         isolation: begin.isolation,
