@@ -159,12 +159,16 @@ fn what_ends_it_is_told(s: &Sandbox) {
     s.dhow(["stop", "c1"]).ok();
     s.dhow(["start", "c1"]).ok();
     s.dhow(["restart", "-t", "0", "c1"]).ok();
+    s.dhow(["rm", "-f", "c1"]).ok();
     let format = "{{.Action}}{{with index .Actor.Attributes \"signal\"}} {{.}}{{end}}";
     let flags = ["events", "--stream=false", "--filter", "container=c1", "--format", format];
     let all = s.dhow(flags).ok();
     let all: Vec<&str> = all.lines().collect();
     let stop = ["create", "start", "kill 15", "die", "stop"];
-    assert_eq!(all, [&stop[..], &["start", "kill 9", "die", "start", "restart"]].concat());
+    assert_eq!(
+        all,
+        [&stop[..], &["start", "kill 9", "die", "start", "restart", "kill 9", "die", "destroy"]].concat()
+    );
 }
 
 fn wrong_input(s: &Sandbox) {

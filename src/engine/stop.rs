@@ -67,6 +67,8 @@ pub struct StopOptions {
     pub timeout: Option<i64>,
     /// The signal that asks it; its own, if not given.
     pub signal: Option<i32>,
+    /// It is to be removed: that it was stopped is not told.
+    pub is_removal: bool,
 }
 
 /// Asks a container to end, and ends it when its time is over. Returns when all is cleared away. One that does not run is
@@ -96,7 +98,9 @@ fn end(engine: &Engine, dir: &ContainerDir, options: StopOptions) -> Result<()> 
     }
     end_run(engine, dir, &status, options, &record)?;
     await_end(engine, dir, &status)?;
-    journal::note(&engine.store, &Event::of_container(&record, "stop"));
+    if !options.is_removal {
+        journal::note(&engine.store, &Event::of_container(&record, "stop"));
+    }
     Ok(())
 }
 
