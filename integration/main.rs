@@ -108,6 +108,7 @@ mod events;
 mod exec;
 mod harness_works;
 mod health;
+mod host_flags;
 mod hostile_archives;
 mod hostile_images;
 mod id_ranges;

@@ -17,6 +17,7 @@ pub mod format;
 mod health_flags;
 mod healthcheck;
 mod held;
+mod host_flags;
 mod id_files;
 mod image;
 mod image_copy;

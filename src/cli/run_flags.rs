@@ -7,8 +7,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::flags::switch;
 use super::{
-    env_flags, fd_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, parse,
-    registry_flags, retry, secret, security_flags, user_flags,
+    env_flags, fd_flags, flags, health_flags, host_flags, job_flags, life_flags, log_flags, mount_flags,
+    parse, registry_flags, retry, secret, security_flags, user_flags,
 };
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
@@ -104,7 +104,7 @@ pub(super) fn flags(command: Command) -> Command {
     };
     let common = log_flags::add(life_flags::add(registry_flags::add(command)));
     let common = retry::add(job_flags::add_common(health_flags::add(common)));
-    env_flags::add(secret::add(user_flags::add(common)))
+    env_flags::add(host_flags::add(secret::add(user_flags::add(common))))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
@@ -228,6 +228,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
     mount_flags::read(matches, &mut options)?;
     user_flags::read(matches, &mut options)?;
     env_flags::read(matches, host, &mut options)?;
+    host_flags::read(matches, host, &mut options)?;
     if let Some(signal) = &options.stop_signal {
         crate::engine::stop::parse_signal(signal)?;
     }

@@ -98,13 +98,16 @@ fn linux(options: &Options, facts: &Facts<'_>, seccomp: Option<LinuxSeccomp>) ->
     masked.extend(options.mask.iter().cloned());
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(options)?)
-        .cgroups_path(format!("dhow/{}", facts.id))
+        .cgroups_path(format!("{}/{}", options.cgroup_parent.as_deref().unwrap_or("dhow"), facts.id))
         .resources(resources::build(options, facts)?)
         .devices(facts.devices.clone())
         .masked_paths(masked)
         .readonly_paths(hidden::paths(get_default_readonly_paths(), options))
         .sysctl(options.sysctls.clone().into_iter().collect::<std::collections::HashMap<_, _>>())
         .build()?;
+    if options.no_cgroup {
+        linux.set_resources(None);
+    }
     linux.set_seccomp(seccomp);
     Ok(linux)
 }
@@ -115,8 +118,10 @@ fn namespaces(options: &Options) -> Result<Vec<LinuxNamespace>> {
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Cgroup,
     ];
+    if !options.host_cgroups {
+        kinds.push(LinuxNamespaceType::Cgroup);
+    }
     if options.network == Network::None {
         kinds.push(LinuxNamespaceType::Network);
     }
