@@ -13,6 +13,7 @@ for_each_user!(
     what_is_refused,
     what_comes_along,
     archives_both_ways,
+    a_compressed_archive,
     an_archive_goes_through_links_inside,
     mounts_are_seen,
     read_only_is_refused,
@@ -286,6 +287,25 @@ fn archives_both_ways(s: &Sandbox) {
         assert_eq!(fs::read_to_string(s.work.join("back")).unwrap(), "text");
         assert_eq!(fs::metadata(s.work.join("back")).unwrap().mtime(), 1_600_000_000);
     }
+}
+
+fn a_compressed_archive(s: &Sandbox) {
+    s.detached(["--name", "c"], ["sleep", "1000"]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, &archive(0, 0)).unwrap();
+    for (n, packed) in
+        [gzip.finish().unwrap(), zstd::encode_all(&archive(0, 0)[..], 0).unwrap()].iter().enumerate()
+    {
+        s.dhow(["exec", "c", "mkdir", &format!("/{n}")]).ok();
+        s.dhow(["cp", "-", &format!("c:/{n}")]).stdin(packed.clone()).ok();
+        assert_eq!(s.dhow(["exec", "c", "cat", &format!("/{n}/t/file")]).ok(), "text");
+        s.dhow(["cp", "-", "c:/tmp"])
+            .stdin(&packed[..packed.len() / 2])
+            .output()
+            .exits(1)
+            .complains("archive");
+    }
+    s.dhow(["cp", "-", "c:/tmp"]).stdin("BZh91AY").output().exits(1).complains("bzip2");
 }
 
 fn an_archive_goes_through_links_inside(s: &Sandbox) {

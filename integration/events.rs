@@ -18,6 +18,7 @@ for_each_user!(
     followed_as_it_happens,
     ends_with_its_reader,
     several_readers_of_fifty_containers,
+    what_ends_it_is_told,
     wrong_input,
     a_journal_that_is_in_the_way,
 );
@@ -149,6 +150,25 @@ fn several_readers_of_fifty_containers(s: &Sandbox) {
         reader.signal(rustix::process::Signal::INT);
         reader.code();
     }
+}
+
+fn what_ends_it_is_told(s: &Sandbox) {
+    let script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+    s.detached(["--name", "c1"], ["sh", "-c", script]);
+    wait::until("the container", || (s.dhow(["logs", "c1"]).ok() == "ready").then_some(()));
+    s.dhow(["stop", "c1"]).ok();
+    s.dhow(["start", "c1"]).ok();
+    s.dhow(["restart", "-t", "0", "c1"]).ok();
+    s.dhow(["rm", "-f", "c1"]).ok();
+    let format = "{{.Action}}{{with index .Actor.Attributes \"signal\"}} {{.}}{{end}}";
+    let flags = ["events", "--stream=false", "--filter", "container=c1", "--format", format];
+    let all = s.dhow(flags).ok();
+    let all: Vec<&str> = all.lines().collect();
+    let stop = ["create", "start", "kill 15", "die", "stop"];
+    assert_eq!(
+        all,
+        [&stop[..], &["start", "kill 9", "die", "start", "restart", "kill 9", "die", "destroy"]].concat()
+    );
 }
 
 fn wrong_input(s: &Sandbox) {

@@ -26,7 +26,7 @@ for_each_user!(
     a_syslog_that_is_not_there,
     wrong_options,
 );
-for_root!(journald, full_disk);
+for_root!(journald, a_real_journald, full_disk);
 
 fn files_are_rotated(s: &Sandbox) {
     let flags = ["--name", "c1", "--log-opt", "max-size=10k", "--log-opt", "max-file=2"];
@@ -282,6 +282,40 @@ fn journald(s: &Sandbox) {
         command(&flags).output().complains("no systemd journal").expect("an error", |o| o.code == 125);
         s.assert_nothing_left();
     }
+}
+
+fn a_real_journald(s: &Sandbox) {
+    const JOURNALD: &str = "/lib/systemd/systemd-journald";
+    if !std::path::Path::new(JOURNALD).exists() || !std::path::Path::new("/etc/machine-id").exists() {
+        return crate::capability::skip("journald", &format!("there is no {JOURNALD}, or no machine id"));
+    }
+    // systemd's own, that reads nothing but what is sent to it, in a mount name space of its own.
+    let script = format!(
+        "set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/log/journal /run/systemd/journald.conf.d
+         printf '[Journal]\\nStorage=volatile\\nReadKMsg=no\\nAudit=no\\nForwardToSyslog=no\\nForwardToWall=no\\n' \
+             > /run/systemd/journald.conf.d/test.conf
+         {JOURNALD} 2>/dev/null & journald=$!
+         until [ -S /run/systemd/journal/io.systemd.journal ]; do :; done
+         {} --root {} run --name c1 --log-driver journald --log-opt tag={{{{.Name}}}}-x busybox sh -c \
+             'echo out; echo err >&2; printf \"\\\\377\\\\n\"; printf part' >/dev/null 2>&1
+         journalctl --sync
+         journalctl -D /run/log/journal -o json CONTAINER_NAME=c1
+         kill $journald",
+        crate::sandbox::dhow().display(),
+        s.store.display()
+    );
+    let text = s.program("unshare").args(["-m", "sh", "-c", &script]).ok();
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let seen =
+        |n: usize| (&lines[n]["MESSAGE"], &lines[n]["PRIORITY"], &lines[n]["CONTAINER_PARTIAL_MESSAGE"]);
+    let none = serde_json::Value::Null;
+    let mut texts: Vec<String> =
+        lines.iter().map(|l| format!("{} {}", l["MESSAGE"], l["PRIORITY"])).collect();
+    texts.sort();
+    assert_eq!(texts, ["\"err\" \"3\"", "\"out\" \"6\"", "\"part\" \"6\"", "[255] \"6\""], "{text}");
+    assert!(lines.iter().all(|l| l["SYSLOG_IDENTIFIER"] == "c1-x" && l["IMAGE_NAME"] == "busybox"), "{text}");
+    let partial = (0..4).filter(|n| *seen(*n).2 != none).collect::<Vec<_>>();
+    assert!(partial.len() == 1 && seen(partial[0]).0 == "part", "only the line that was not ended: {text}");
 }
 
 fn full_disk(s: &Sandbox) {

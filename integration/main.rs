@@ -38,7 +38,7 @@
 //! | `events` | the journal of what happened |
 //! | `job` `cron` `boot` | jobs that are run again and again, also by cron itself; what runs again after a reboot |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
-//! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
+//! | `cgroup_v2` `old_kernel` `power_cut` `clock` | other machines than this one |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
 //! | `ci` | what a step of a CI system needs |
 //! | `secrets` | what has them, and what never does |
@@ -98,6 +98,7 @@ mod boot;
 mod boot_vm;
 mod cgroup_v2;
 mod ci;
+mod clock;
 mod commit;
 mod completions;
 mod connect;
@@ -111,6 +112,7 @@ mod events;
 mod exec;
 mod harness_works;
 mod health;
+mod host_flags;
 mod hostile_archives;
 mod hostile_images;
 mod id_ranges;
@@ -138,6 +140,7 @@ mod networks;
 mod old_kernel;
 mod pause;
 mod power_cut;
+mod preserve_fds;
 mod prune;
 mod ps;
 mod pull;

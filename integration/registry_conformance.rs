@@ -6,6 +6,7 @@
 //! | Pulling manifests | asks with Accept for every type that it can read | `registry_conformance::every_type_is_accepted` |
 //! | | takes a manifest by tag and by digest | `registry_interop::own_pushes_and_pulls` |
 //! | | verifies the digest of what was asked by digest | `registry_bad_days::wrong_bytes` |
+//! | | by any registered algorithm (image-spec "Digests"), another one is refused | `digests::pulled_by_any_digest`, `digests::every_byte_is_compared`, `digests::an_algorithm_that_nobody_knows`, `digests_shipped::pushed_as_it_came` |
 //! | | Docker-Content-Digest, where given, agrees with the bytes | `registry_bad_days::answers_that_make_no_sense` |
 //! | | Content-Type agrees with the document's own mediaType, or says nothing | `registry_bad_days::answers_that_make_no_sense`, `registry_lies::media_types_of_manifests`, `registry_lies::media_types_in_manifests` |
 //! | | at least 4 MiB of manifest, and not without limit | `registry_conformance::a_manifest_of_four_mebibytes`, `registry_bad_days::floods` |

@@ -6,13 +6,13 @@ use clap::{Arg, ArgMatches, Command};
 use super::flags::{detach_keys, list, many, read_detach_keys, switch, value};
 use super::run::code_of;
 use super::run_flags::one;
-use super::{Session, parse};
+use super::{Session, fd_flags, parse};
 use crate::engine::create::env_of_host;
 use crate::engine::exec::ExecOptions;
 use crate::error::ResultExt;
 
 pub(super) fn exec_args(command: Command) -> Command {
-    command
+    fd_flags::add(command)
         .arg(switch("interactive", Some('i'), "Pass stdin on"))
         .arg(switch("tty", Some('t'), "Give it a terminal"))
         .arg(switch("detach", Some('d'), "Do not wait for it"))
@@ -59,6 +59,7 @@ pub(super) fn exec_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
         privileged: matches.get_flag("privileged"),
         person: None,
         detach_keys: read_detach_keys(matches)?,
+        preserve: fd_flags::read(matches)?,
     };
     let engine = session.engine()?;
     Ok(code_of(crate::engine::exec::exec(&engine, name, options)?))

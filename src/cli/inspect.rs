@@ -65,13 +65,18 @@ fn inspect_with(
 ) -> Result<u8> {
     // Only what counts files needs to see those of other users.
     let engine = if with_size { session.engine_as_root()? } else { session.engine()? };
+    show(matches, |name| one_object(&engine, name, kinds, with_size))
+}
+
+/// Shows each of the `names` as `--format` says; `look` finds one.
+pub(super) fn show(matches: &ArgMatches, mut look: impl FnMut(&str) -> Result<Value>) -> Result<u8> {
     let template = match one(matches, "format") {
         None | Some("" | "json") => None,
         Some(text) => Some(Template::parse(text)?),
     };
     let mut found = Vec::new();
     let code = each(&many(matches, "names"), |name| {
-        let value = one_object(&engine, name, kinds, with_size)?;
+        let value = look(name)?;
         match &template {
             Some(template) => out::out(&format!("{}\n", template.render(&value)?))?,
             None => found.push(value),

@@ -1,6 +1,6 @@
 //! pull: an image, or all tags of a repository, from a registry; and whether an image is here.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Arg, ArgMatches, Command};
 
 use super::flags::{many, names, switch, value};
@@ -109,6 +109,18 @@ pub(super) fn policy(text: &str) -> Result<Policy> {
 /// `--platform`, or what docker's users set for all commands.
 pub(super) fn platform(matches: &ArgMatches, host: &Host) -> Result<Option<Platform>> {
     let of_env = || host.env("DOCKER_DEFAULT_PLATFORM").and_then(|v| v.to_str()).filter(|v| !v.is_empty());
+    let typed = |name: &str| matches.try_get_one::<String>(name).ok().flatten().map(String::as_str);
+    let parts = (typed("os"), typed("arch"), typed("variant"));
+    if let (None, None, None) = parts {
+    } else if one(matches, "platform").is_some() {
+        return Err(anyhow!("cannot use --platform together with --os, --arch or --variant"));
+    } else {
+        let own = Platform::host();
+        let arch = parts.1.unwrap_or(&own.architecture);
+        let variant = parts.2.map(|variant| format!("/{variant}")).unwrap_or_default();
+        let text = format!("{}/{arch}{variant}", parts.0.unwrap_or("linux"));
+        return Ok(Some(text.parse::<Platform>()?));
+    }
     let text = one(matches, "platform").or_else(of_env);
     text.map(|text| text.parse::<Platform>()).transpose().hint("such as linux/amd64 or linux/arm/v7")
 }

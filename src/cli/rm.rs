@@ -37,7 +37,7 @@ pub(super) fn rm_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8>
     if force {
         // Before we are root of a name space of our own, from which those of the containers cannot be reached.
         // Why one does not end is told when it cannot be removed; one that is not there now may come at any moment.
-        let options = StopOptions { timeout: Some(time.unwrap_or(0)), signal: None };
+        let options = StopOptions { timeout: Some(time.unwrap_or(0)), signal: None, is_removal: true };
         let is_absent =
             |name: &str| stop::stop(&engine, name, options).is_err_and(|error| is_not_found(&error));
         names.retain(|name| !is_absent(name));

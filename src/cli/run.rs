@@ -11,7 +11,7 @@ use super::job_flags::{self, Taken};
 use super::progress::{Display, Headline};
 use super::retry;
 use super::run_flags::one;
-use super::{Session, events, life_flags, out, pull, registry_flags, run_flags};
+use super::{Session, events, fd_flags, life_flags, out, pull, registry_flags, run_flags};
 use crate::engine::Engine;
 use crate::engine::attach::{Ended, Signals, follow};
 use crate::engine::create::{CreateOptions, From, create, random_id};
@@ -27,7 +27,7 @@ use crate::store::image::find;
 use crate::userns::Entering;
 
 pub(super) fn run_args(command: Command) -> Command {
-    life_flags::add_run(job_flags::add(run_flags::add(command))).arg(switch(
+    fd_flags::add(life_flags::add_run(job_flags::add(run_flags::add(command)))).arg(switch(
         "detach",
         Some('d'),
         "Run in the background and print the id",

@@ -7,8 +7,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::flags::switch;
 use super::{
-    env_flags, flags, health_flags, job_flags, life_flags, log_flags, mount_flags, namespace_flags,
-    network_flags, parse, registry_flags, retry, secret, security_flags, user_flags,
+    env_flags, fd_flags, flags, health_flags, host_flags, job_flags, life_flags, log_flags, mount_flags,
+    namespace_flags, network_flags, parse, registry_flags, retry, secret, security_flags, user_flags,
 };
 use crate::engine::create::{CreateOptions, From, env_of_host};
 use crate::error::ResultExt;
@@ -101,7 +101,7 @@ pub(super) fn flags(command: Command) -> Command {
     let common = log_flags::add(life_flags::add(registry_flags::add(command)));
     let common = retry::add(job_flags::add_common(health_flags::add(common)));
     let common = namespace_flags::add(network_flags::add(common));
-    env_flags::add(secret::add(user_flags::add(common)))
+    env_flags::add(host_flags::add(secret::add(user_flags::add(common))))
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .args(ONE.iter().chain(mount_flags::ONE).map(|f| value(f).overrides_with(f.0)))
@@ -158,6 +158,7 @@ pub(super) fn read_for(
         log_config,
         healthcheck: health_flags::healthcheck(matches)?,
         secrets: secret::wanted(matches)?,
+        preserve: fd_flags::read(matches)?,
         restart: life_flags::restart(matches)?,
         timeout: life_flags::timeout(matches)?,
         person: None,
@@ -221,6 +222,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
     network_flags::read(matches, crate::engine::wiring::by_default(host), &mut options)?;
     namespace_flags::read(matches, &mut options)?;
     env_flags::read(matches, host, &mut options)?;
+    host_flags::read(matches, host, &mut options)?;
     if let Some(signal) = &options.stop_signal {
         crate::engine::stop::parse_signal(signal)?;
     }

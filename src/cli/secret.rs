@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::flags::{each, list, many, names, switch, value};
 use super::format::filter::Filters;
-use super::format::{self, Template, human, json as text};
+use super::format::{self, human};
 use super::run_flags::one;
-use super::{Session, out, parse};
+use super::{Session, inspect, out, parse};
 use crate::engine::secret::{self, Source, Wanted};
 use crate::error::ResultExt;
 use crate::fs;
@@ -195,20 +195,8 @@ pub(super) fn inspect_args(command: Command) -> Command {
 
 pub(super) fn inspect_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let engine = session.engine()?;
-    let template = one(matches, "format").filter(|f| *f != "json").map(Template::parse).transpose()?;
-    let mut found = Vec::new();
-    let code = each(&many(matches, "names"), |name| {
-        let told = secret::inspect(&engine, name, matches.get_flag("showsecret"))?;
-        match &template {
-            Some(template) => out::out(&format!("{}\n", template.render(&told)?))?,
-            None => found.push(told),
-        }
-        Ok(())
-    })?;
-    if template.is_none() {
-        out::out(&format!("{}\n", text::pretty(&Value::Array(found))))?;
-    }
-    Ok(code)
+    let with_value = matches.get_flag("showsecret");
+    inspect::show(matches, |name| secret::inspect(&engine, name, with_value))
 }
 
 pub(super) fn rm_args(command: Command) -> Command {

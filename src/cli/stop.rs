@@ -29,7 +29,7 @@ pub(super) fn end_options(matches: &ArgMatches) -> Result<StopOptions> {
         .map(|t| t.parse::<i64>().map_err(|_| anyhow!("cannot wait {t:?} seconds: it is not a number")))
         .transpose()?;
     let signal = one(matches, "signal").map(stop::parse_signal).transpose()?;
-    Ok(StopOptions { timeout, signal })
+    Ok(StopOptions { timeout, signal, is_removal: false })
 }
 
 pub(super) fn stop_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {

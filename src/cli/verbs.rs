@@ -352,3 +352,32 @@ pub(super) static GROUPS: &[(&str, &str, &[Verb])] = &[
     ("volume", "Work with volumes", VOLUME),
     ("system", "Work with the store as a whole", SYSTEM),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_docker_has_in_two_places_is_in_both() {
+        let of = |table: &'static [Verb], name: &str| {
+            table.iter().find(|v| v.name == name || v.aliases.contains(&name))
+        };
+        for name in [
+            "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs", "pause",
+            "port", "ps", "rename", "restart", "rm", "run", "start", "stats", "stop", "top", "unpause",
+            "update", "wait",
+        ] {
+            let (top, grouped) = (of(TOP, name).unwrap(), of(CONTAINER, name).unwrap());
+            // `inspect` alone is of everything.
+            let is_same = std::ptr::fn_addr_eq(top.run, grouped.run);
+            assert!(is_same || name == "inspect", "{name}");
+        }
+        for name in ["ls", "list", "prune", "exists"] {
+            assert!(of(CONTAINER, name).is_some(), "{name}");
+        }
+        for name in ["history", "import", "load", "pull", "push", "save", "tag"] {
+            let (top, grouped) = (of(TOP, name).unwrap(), of(IMAGE, name).unwrap());
+            assert!(std::ptr::fn_addr_eq(top.run, grouped.run), "{name}");
+        }
+    }
+}

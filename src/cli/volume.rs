@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::flags::{each, list, many, names, switch, value};
 use super::format::filter::Filters;
-use super::format::{self, Template, headers, human, json as text};
+use super::format::{self, headers, human};
 use super::prompt::confirm;
 use super::run_flags::one;
-use super::{Session, mount_flags, out, parse};
+use super::{Session, inspect, mount_flags, out, parse};
 use crate::engine::volume::{self, Listed};
 use crate::error::ResultExt;
 use crate::store::volume::{Volume, anonymous_name, data, find};
@@ -20,7 +20,7 @@ pub(super) fn create_args(command: Command) -> Command {
     command
         .arg(value("driver", Some('d'), "DRIVER", "local, the only one (local)"))
         .arg(list("opt", Some('o'), "KEY=VALUE", "type, device and o, as mount(8) has them"))
-        .arg(list("label", None, "KEY=VALUE", "Set a label"))
+        .arg(list("label", Some('l'), "KEY=VALUE", "Set a label"))
         .arg(value("uid", None, "UID", "Give its root to this user of the containers"))
         .arg(value("gid", None, "GID", "Give its root to this group of the containers"))
         .arg(switch("ignore", None, "Accepted: a volume that exists is fine in any case"))
@@ -113,25 +113,7 @@ pub(super) fn inspect_args(command: Command) -> Command {
 
 pub(super) fn inspect_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let engine = session.engine()?;
-    let template = match one(matches, "format") {
-        None | Some("json") => None,
-        Some(format) => Some(Template::parse(format)?),
-    };
-    let mut found = Vec::new();
-    let code = each(&many(matches, "names"), |name| {
-        let value = volume::inspect(&engine, name)?;
-        match &template {
-            Some(template) => out::out(&format!("{}\n", template.render(&value)?))?,
-            None => found.push(value),
-        }
-        Ok(())
-    })?;
-    if template.is_none() {
-        let all = Value::Array(found);
-        let shown = if one(matches, "format").is_some() { text::compact(&all) } else { text::pretty(&all) };
-        out::out(&format!("{shown}\n"))?;
-    }
-    Ok(code)
+    inspect::show(matches, |name| volume::inspect(&engine, name))
 }
 
 pub(super) fn rm_args(command: Command) -> Command {

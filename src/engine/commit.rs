@@ -76,7 +76,11 @@ pub fn commit(engine: &mut Engine, wanted: &str, options: &CommitOptions) -> Res
     if let Some(reference) = &options.reference {
         event = event.with("imageRef", reference.to_string());
     }
-    journal::note(&engine.store, &event);
+    let mut events = vec![event];
+    if let Some(reference) = &options.reference {
+        events.push(Event::of_image("tag", &id, Some(reference)));
+    }
+    journal::note_all(&engine.store, &events);
     Ok(id)
 }
 

@@ -31,6 +31,7 @@ use crate::store::journal::{self, Event};
 use crate::store::layer::files::{
     Content, Inode, Links, Ownership, Source, Target, Writer, extract, inode, link,
 };
+use crate::store::layer::{self, decompress::decompress};
 
 /// How to copy.
 #[derive(Debug, Clone, Copy, Default)]
@@ -132,7 +133,7 @@ pub fn to_stream(
     copy().with_context(about)
 }
 
-/// Extracts a tar archive in a directory of a container.
+/// Extracts a tar archive, which may be compressed, in a directory of a container.
 pub fn from_stream(engine: &mut Engine, tar: impl Read + Send, wanted: &str, path: &str) -> Result<Copied> {
     let about = || format!("cannot copy to {wanted}:{path}");
     let files = files::open(engine, wanted).with_context(about)?;
@@ -151,6 +152,8 @@ pub fn from_stream(engine: &mut Engine, tar: impl Read + Send, wanted: &str, pat
         };
         let mut target =
             Target::moved(top, &files.ids, Ownership::Kept, Some(Box::new(resolve)), files.moves.clone());
+        // As docker's: told by its first bytes.
+        let (_, tar) = decompress(tar, &layer::windows(&engine.store))?;
         extract(tar, &mut target)?;
         Ok(Copied { bytes: target.bytes, skipped: std::mem::take(&mut target.skipped) })
     };

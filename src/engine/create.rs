@@ -62,6 +62,8 @@ pub struct CreateOptions {
     pub person: Option<Person>,
     /// Secrets.
     pub secrets: Vec<secret::Wanted>,
+    /// Descriptors of ours that its program gets, by their numbers.
+    pub preserve: Vec<i32>,
     /// All else.
     pub options: Options,
 }

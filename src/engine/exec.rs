@@ -15,6 +15,7 @@ use crate::host::Ids;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
 use crate::runtime::Outside;
 use crate::runtime::exec::{self, Entering, Request, null_stdio};
+use crate::runtime::preserved::Preserved;
 use crate::runtime::rootfs::Root;
 use crate::spec::capabilities;
 use crate::store::container::{ContainerDir, State};
@@ -45,6 +46,8 @@ pub struct ExecOptions {
     pub person: Option<Person>,
     /// What leaves it to itself.
     pub detach_keys: DetachKeys,
+    /// Descriptors of ours that it gets, by their numbers.
+    pub preserve: Vec<i32>,
 }
 
 /// Runs it; the exit code, or `Detached`.
@@ -69,6 +72,7 @@ fn exec_in(
     options: ExecOptions,
 ) -> Result<Ended> {
     let about = || format!("cannot exec in {wanted}");
+    let preserved = Preserved::of_caller(&options.preserve).with_context(about)?;
     let signals = if options.detach { None } else { Some(Signals::catch()?) };
     let init = stop::open_init(engine, state).with_context(about)?;
     let entering =
@@ -135,6 +139,7 @@ fn exec_in(
         chroot: state.chroot.clone(),
         is_inner,
         outside,
+        n_preserved: options.preserve.len(),
         limit: None,
     };
     let line = options.command.join(" ");
@@ -142,11 +147,18 @@ fn exec_in(
     let event = |action: String| Event::of_container(&record, action).with("execID", exec_id.as_str());
     let begun = [event(format!("exec_create: {line}")), event(format!("exec_start: {line}"))];
     journal::note_all(&engine.store, &begun);
+    let entering = Entered { entering, preserved };
     let ended = run(&dir.path, entering, &request, &options, signals).with_context(about)?;
     if let Ended::Exited(code) = ended {
         journal::note(&engine.store, &event("exec_die".into()).with("exitCode", code.to_string()));
     }
     Ok(ended)
+}
+
+/// Who is to become the process, and what of ours it gets.
+struct Entered {
+    entering: Entering,
+    preserved: Preserved,
 }
 
 fn kind_flag(kind: LinuxNamespaceType) -> i32 {
@@ -169,12 +181,14 @@ fn stdio_of(options: &ExecOptions) -> Result<[OwnedFd; 3]> {
 
 fn run(
     dir: &Path,
-    entering: Entering,
+    entered: Entered,
     request: &Request,
     options: &ExecOptions,
     signals: Option<Signals>,
 ) -> Result<Ended> {
-    let mut process = entering.request(request)?;
+    let Entered { entering, preserved } = entered;
+    let mut process = entering.request(request, &preserved)?;
+    drop(preserved);
     if let Some(listener) = process.listener.take() {
         supervisor::hand_over_listener(dir, listener.as_fd())?;
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{inspect_mounts, inspect_network};
 use crate::host::IdMapping;
 use crate::oci::runtime::{LinuxNamespaceType, Spec};
-use crate::spec::options::{Options, Seccomp, Share, Userns};
+use crate::spec::options::{DeviceRule, Options, Seccomp, Share, Userns};
 use crate::spec::resources::default_swap;
 use crate::store::container::Record;
 
@@ -105,7 +105,7 @@ fn resources(options: &Options, record: &Record) -> Value {
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "Memory": limits.memory.unwrap_or(0),
         "NanoCpus": limits.nano_cpus.unwrap_or(0),
-        "CgroupParent": "",
+        "CgroupParent": options.cgroup_parent.clone().unwrap_or_default(),
         "BlkioWeight": 0,
         "BlkioWeightDevice": [],
         "BlkioDeviceReadBps": [],
@@ -119,7 +119,7 @@ fn resources(options: &Options, record: &Record) -> Value {
         "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
         "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(),
         "Devices": devices,
-        "DeviceCgroupRules": null,
+        "DeviceCgroupRules": or_null(&options.device_rules.iter().map(device_rule).collect::<Vec<_>>()),
         "DeviceRequests": null,
         "KernelMemory": 0,
         "KernelMemoryTCP": 0,
@@ -171,6 +171,11 @@ fn mounts(options: &Options, spec: &Spec) -> Value {
 fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let all = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     all.iter().any(|namespace| namespace.typ() == kind)
+}
+
+fn device_rule(rule: &DeviceRule) -> String {
+    let number = |n: Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
+    format!("{} {}:{} {}", rule.kind, number(rule.major), number(rule.minor), rule.access)
 }
 
 /// Docker's spelling, which is with the prefix.

@@ -25,7 +25,7 @@ pub fn restart(engine: &Engine, wanted: &str, options: StopOptions) -> Result<bo
             _ => return Ok(false),
         };
         match supervisor::ask_now(&dir, &what).with_context(about)? {
-            Answer::Done => stop::end_run(&dir, &status, options, &record).with_context(about)?,
+            Answer::Done => stop::end_run(engine, &dir, &status, options, &record).with_context(about)?,
             Answer::NotNow => continue,
             Answer::Gone => return Ok(false),
         }

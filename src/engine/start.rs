@@ -14,6 +14,7 @@ use crate::fs;
 use crate::host::Ids;
 use crate::oci::runtime::{LinuxResources, Spec};
 use crate::runtime::cgroup;
+use crate::runtime::preserved::Preserved;
 use crate::runtime::sealed::{self, Executable};
 use crate::store::container::{ContainerDir, Record, Status};
 use crate::supervisor::{self, Begin, Client, SpawnOptions, Waiting};
@@ -57,6 +58,7 @@ pub fn make(
         full_isolation: wanted.options.full_isolation,
         shares_pids: !wanted.options.pid.is_own(),
     };
+    let preserved = Preserved::of_caller(&wanted.preserve)?;
     let finish = || entering.map(Entering::finish).transpose();
     let has_ranges = matches!(engine.host.ids, Ids::Ranges { .. });
     let (supervisor, holder) = if options.foreground && has_ranges && engine.host.executable_is_out_of_reach {
@@ -71,6 +73,7 @@ pub fn make(
         let holder = finish()?;
         (supervise(&dir, Some(executable), role, options, events)?, holder)
     };
+    supervisor.preserve(&preserved)?;
     // A chroot has the network around it; who asked for another is told so.
     if supervisor.is_chroot() && wiring::is_by_default(&wanted.options) {
         wanted.options.network = Network::Host;

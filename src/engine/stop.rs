@@ -67,6 +67,8 @@ pub struct StopOptions {
     pub timeout: Option<i64>,
     /// The signal that asks it; its own, if not given.
     pub signal: Option<i32>,
+    /// It is to be removed: that it was stopped is not told.
+    pub is_removal: bool,
 }
 
 /// Asks a container to end, and ends it when its time is over. Returns when all is cleared away. One that does not run is
@@ -94,14 +96,17 @@ fn end(engine: &Engine, dir: &ContainerDir, options: StopOptions) -> Result<()> 
     if let Status::Starting = status {
         return Err(anyhow!("it does not get through its start"));
     }
-    end_run(dir, &status, options, &record)?;
+    end_run(engine, dir, &status, options, &record)?;
     await_end(engine, dir, &status)?;
-    journal::note(&engine.store, &Event::of_container(&record, "stop"));
+    if !options.is_removal {
+        journal::note(&engine.store, &Event::of_container(&record, "stop"));
+    }
     Ok(())
 }
 
 /// Asks init to end, and ends it when its time is over.
 pub(super) fn end_run(
+    engine: &Engine,
     dir: &ContainerDir,
     status: &Status,
     options: StopOptions,
@@ -112,8 +117,15 @@ pub(super) fn end_run(
     // The owner of a user name space may signal all in it from outside (user_namespaces(7)); nothing is to be joined.
     let Some(init) = container::open_process(state.init) else { return Ok(()) };
     let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
+    // Told before: the supervisor tells of the end at once.
+    let tell = |signal: i32| {
+        let event = Event::of_container(record, "kill").with("signal", signal.to_string());
+        journal::note(&engine.store, &event);
+    };
     if timeout != 0 {
-        send(&init, options.signal.unwrap_or(record.stop_signal))?;
+        let signal = options.signal.unwrap_or(record.stop_signal);
+        tell(signal);
+        send(&init, signal)?;
         if matches!(status, Status::Paused(_)) {
             // What is stopped cannot end.
             supervisor::ask_now(dir, &Control::Resume)?;
@@ -122,6 +134,7 @@ pub(super) fn end_run(
             return Ok(());
         }
     }
+    tell(libc::SIGKILL);
     send(&init, libc::SIGKILL)?;
     // A frozen one does not even end by that, and one may be paused at any moment.
     while !ends_within(&init, Some(MOMENT))? {

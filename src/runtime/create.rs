@@ -60,6 +60,10 @@ pub fn create(
     let (pid, pidfd) = match forked {
         Forked::Child => {
             drop(ours);
+            let theirs = match theirs.clear_of(&options.preserved) {
+                Ok(theirs) => theirs,
+                Err(_) => process::exit_now(125),
+            };
             let error = init::run(bundle, stdio, options, &theirs);
             theirs.send_error(&error);
             process::exit_now(error_code(&error));

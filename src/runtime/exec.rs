@@ -24,6 +24,7 @@ use rustix::event::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
 
 use super::create::{Init, Waiter};
+use super::preserved::Preserved;
 use super::process::{self, Program};
 use super::rootfs::Root;
 use super::sealed::Executable;
@@ -54,6 +55,9 @@ pub struct Request {
     pub chroot: Option<PathBuf>,
     /// It joins the container's inner user name space.
     pub is_inner: bool,
+    /// How many descriptors besides the standard streams it gets; they come over the ladder.
+    #[serde(default)]
+    pub n_preserved: usize,
     /// Whose its terminal is to be, where that is not ours.
     #[serde(default)]
     pub outside: Option<Outside>,
@@ -111,7 +115,10 @@ pub fn begin_from(
 
 impl Entering {
     /// Prepares the process; `Init::start` lets it run.
-    pub fn request(self, request: &Request) -> Result<Init> {
+    pub fn request(self, request: &Request, preserved: &Preserved) -> Result<Init> {
+        for (number, fd) in preserved.all() {
+            self.socket.send(&Message::Preserved(number), Some(fd))?;
+        }
         let text = serde_json::to_vec(request).context("cannot write the request")?;
         // If `enter` is gone already, its last words on the socket say more than a broken pipe.
         let _ = std::fs::File::from(self.request).write_all(&text);
@@ -131,21 +138,29 @@ pub fn enter() -> Result<u8> {
     let (told, tell) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
     let null = null_stdio()?;
-    match read_request(body).and_then(|request| Ok((fork_inside(&target, &request)?, request))) {
-        Ok((Forked::Parent { pid, pidfd }, request)) => {
+    let request = read_request(body).and_then(|request| Ok((receive_preserved(&socket, &request)?, request)));
+    let (socket, forked) = match request {
+        Ok((preserved, request)) => {
+            let socket = socket.clear_of(&preserved)?;
+            (socket, fork_inside(&target, &request).map(|forked| (forked, request, preserved)))
+        }
+        Err(error) => (socket, Err(error)),
+    };
+    match forked {
+        Ok((Forked::Parent { pid, pidfd }, request, preserved)) => {
             let sent = socket.send(&Message::Forked(pid), Some(pidfd.as_fd()));
             if sent.and_then(|()| step_aside(&null)).is_err() {
                 let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
             }
-            drop((told, tell, socket, target, request, null));
+            drop((told, tell, socket, target, request, null, preserved));
             stay(&pidfd, life.as_ref())
         }
-        Ok((Forked::Child, request)) => {
+        Ok((Forked::Child, request, preserved)) => {
             // Its rungs come after the one that tells of it.
             drop(tell);
             let _ = rustix::io::read(&told, &mut [0]);
             let error = match set_up(&target, &request, &socket)
-                .and_then(|program| become_it(&program, &request, &socket))
+                .and_then(|program| become_it(&program, &request, &socket, &preserved))
             {
                 Ok((program, limit)) => {
                     // The other end hears that the program runs.
@@ -162,6 +177,17 @@ pub fn enter() -> Result<u8> {
             Err(error)
         }
     }
+}
+
+fn receive_preserved(socket: &Socket, request: &Request) -> Result<Preserved> {
+    let mut preserved = Preserved::default();
+    for _ in 0..request.n_preserved {
+        match socket.receive()? {
+            Some((Message::Preserved(number), Some(fd))) => preserved.push(number, fd),
+            other => bail!("cannot enter: {other:?} came in place of a descriptor"),
+        }
+    }
+    Ok(preserved)
 }
 
 fn read_request(body: OwnedFd) -> Result<Request> {
@@ -211,9 +237,17 @@ fn stay(process: &OwnedFd, life: Option<&OwnedFd>) -> Result<u8> {
 }
 
 /// The new process becomes the program, or, where that has a limit, starts it and returns to tend it.
-fn become_it(program: &Program, request: &Request, socket: &Socket) -> Result<(OwnedFd, Duration)> {
+fn become_it(
+    program: &Program,
+    request: &Request,
+    socket: &Socket,
+    preserved: &Preserved,
+) -> Result<(OwnedFd, Duration)> {
     match request.limit {
-        None => Err(program.exec()),
+        None => {
+            preserved.place()?;
+            Err(program.exec())
+        }
         Some(limit) => Ok((tend::start(program, socket)?, limit)),
     }
 }

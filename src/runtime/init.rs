@@ -23,7 +23,9 @@ use crate::sys;
 
 /// Sets everything up and becomes the program; returns only an error.
 pub fn run(bundle: &Bundle<'_>, stdio: Stdio, options: &CreateOptions, socket: &Socket) -> anyhow::Error {
-    match set_up(bundle, stdio, options, socket) {
+    let set_up = set_up(bundle, stdio, options, socket);
+    // After all that set-up had open is closed: a number of theirs may be among it.
+    match set_up.and_then(|ready| options.preserved.place().map(|()| ready)) {
         Ok((program, keep)) => exec(&program, options, socket, keep.as_ref()),
         Err(error) => error,
     }
@@ -73,7 +75,8 @@ fn set_up(
     process::seal_descriptors()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     process::set_rlimits(process.rlimits().as_deref().unwrap_or_default())?;
-    let keep = options.reaper.as_ref().map(|fd| fd.as_fd().try_clone_to_owned()).transpose()?;
+    let copy = |fd: &OwnedFd| options.preserved.clear(fd.try_clone()?);
+    let keep = options.reaper.as_ref().map(copy).transpose()?;
     process::enter_cwd(process.cwd())?;
     if options.inner.is_some() && options.isolation == Isolation::Full {
         match &options.inner_of {

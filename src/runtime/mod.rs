@@ -19,6 +19,7 @@ mod inside;
 pub mod kin;
 mod mask;
 pub mod mount;
+pub mod preserved;
 mod process;
 pub mod reaper;
 pub mod role;
@@ -113,6 +114,8 @@ pub struct CreateOptions {
     pub inner_of: Option<std::fs::File>,
     /// It is to be joined to networks: [`create`] gets [`Inside`] for whom that does.
     pub is_joined: bool,
+    /// Descriptors that its program gets besides the standard streams.
+    pub preserved: preserved::Preserved,
     /// Whose what is made in it is to be, where that is not ours.
     pub outside: Option<Outside>,
 }

@@ -12,7 +12,7 @@
 //! A signal that comes to init itself is for everybody: after it, it does not ask.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -75,6 +75,11 @@ fn run(sync_fd: OwnedFd, gate: Option<OwnedFd>, args: &[String], env: &[String])
         Ok(child) => {
             // End of file on the ladder must mean that the program runs.
             drop(socket);
+            // What was handed to the program is its own.
+            let own =
+                [Some(child.1.as_raw_fd()), Some(signals.as_raw_fd()), gate.as_ref().map(AsRawFd::as_raw_fd)];
+            let own: Vec<i32> = own.into_iter().flatten().chain(0..3).collect();
+            let _ = process::close_all_but(&own);
             match gate {
                 None => serve(&child, &signals),
                 Some(gate) => serve_gate(&child, &signals, &gate),

@@ -3,6 +3,7 @@
 //! ```text
 //! parent                          child
 //!   (clone)
+//!   Preserved -->                            only in exec, one for each descriptor that is handed on
 //!             <--  Forked + pidfd            only in exec: the intermediate process tells whom it made
 //!             <--  Inside + descriptors      only where it is to be joined to networks: sockets of its name space
 //!             <--  Console + descriptor      only with a terminal
@@ -28,6 +29,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::preserved::Preserved;
 use crate::error::{self, ExitWith, Hint};
 
 /// The rungs, in the order of the ladder.
@@ -37,6 +39,8 @@ pub enum Message {
     Forked(i32),
     /// Child: sockets that were made in its network name space come along: see `Inside`.
     Inside,
+    /// Command, in an exec: a descriptor that is to have this number comes along.
+    Preserved(i32),
     /// Child: the pty's master comes along.
     Console,
     /// Child: in the inner user name space, where no id is mapped yet.
@@ -92,6 +96,11 @@ pub fn pair() -> Result<(Socket, Socket)> {
 }
 
 impl Socket {
+    /// The same at a number that is in nobody's way.
+    pub(super) fn clear_of(self, preserved: &Preserved) -> Result<Socket> {
+        Ok(Socket(preserved.clear(self.0)?))
+    }
+
     /// Sends one message, with a descriptor if there is one.
     pub fn send<M: Serialize>(&self, message: &M, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         self.send_all(message, &fd.into_iter().collect::<Vec<_>>())

@@ -103,13 +103,16 @@ fn linux(options: &Options, facts: &Facts<'_>, seccomp: Option<LinuxSeccomp>) ->
     masked.extend(options.mask.iter().cloned());
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(options)?)
-        .cgroups_path(format!("dhow/{}", facts.id))
+        .cgroups_path(format!("{}/{}", options.cgroup_parent.as_deref().unwrap_or("dhow"), facts.id))
         .resources(resources::build(options, facts)?)
         .devices(facts.devices.clone())
         .masked_paths(masked)
         .readonly_paths(hidden::paths(get_default_readonly_paths(), options))
         .sysctl(options.sysctls.clone().into_iter().collect::<std::collections::HashMap<_, _>>())
         .build()?;
+    if options.no_cgroup {
+        linux.set_resources(None);
+    }
     linux.set_seccomp(seccomp);
     Ok(linux)
 }
@@ -120,12 +123,13 @@ fn namespaces(options: &Options) -> Result<Vec<LinuxNamespace>> {
         Network::Container(id) => Share::Container(id.clone()),
         _ => Share::Private,
     };
+    let cgroups = if options.host_cgroups { Share::Host } else { Share::Private };
     let kinds = [
         (LinuxNamespaceType::Pid, &options.pid),
         (LinuxNamespaceType::Mount, &Share::Private),
         (LinuxNamespaceType::Uts, &options.uts),
         (LinuxNamespaceType::Ipc, &options.ipc),
-        (LinuxNamespaceType::Cgroup, &Share::Private),
+        (LinuxNamespaceType::Cgroup, &cgroups),
         (LinuxNamespaceType::Network, &network),
     ];
     let kinds = kinds.into_iter().filter(|(_, share)| **share != Share::Host);

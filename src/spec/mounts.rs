@@ -73,7 +73,7 @@ pub(super) fn build(options: &Options, facts: &Facts<'_>) -> Vec<Mount> {
     let wanted: Vec<&Path> = options.mounts.iter().map(Asked::target).collect();
     for name in ["resolv.conf", "hostname", "hosts"] {
         let target = Path::new("/etc").join(name);
-        if !wanted.contains(&target.as_path()) {
+        if !wanted.contains(&target.as_path()) && !options.of_image.iter().any(|own| own == name) {
             mounts.push(mount(&target, "bind", &facts.dir.join(name), &["rbind", "rprivate"]));
         }
     }

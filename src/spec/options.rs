@@ -152,6 +152,30 @@ pub struct Options {
     pub time_zone: Option<String>,
     /// The file that its id was written to, as typed.
     pub cid_file: Option<String>,
+    /// It sees the cgroups of the host, not its own as the root of all.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub host_cgroups: bool,
+    /// It has no cgroup of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_cgroup: bool,
+    /// The cgroup in which its own is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_parent: Option<String>,
+    /// Rules about devices, as v1 has them: `c 1:3 rwm`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_rules: Vec<DeviceRule>,
+    /// Files of /etc that stay the image's: `hosts`, `hostname`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub of_image: Vec<String>,
+    /// `KEY=VALUE` in which the image's variables are to be filled in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env_merge: Vec<String>,
+    /// The line of /etc/passwd for a user that is only a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passwd_entry: Option<String>,
+    /// The line of /etc/group for a group that is only a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_entry: Option<String>,
     /// Badness for the kernel's choice of whom to kill.
     pub oom_score_adj: Option<i32>,
 }
@@ -239,6 +263,19 @@ pub struct Secret {
     pub gid: u32,
     /// The file's mode.
     pub mode: u32,
+}
+
+/// A rule about devices that have no name of their own in the container.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct DeviceRule {
+    /// a, b or c.
+    pub kind: char,
+    /// Any without.
+    pub major: Option<u32>,
+    /// Any without.
+    pub minor: Option<u32>,
+    /// Some of `rwm`.
+    pub access: String,
 }
 
 /// A device of the host.

@@ -87,11 +87,36 @@ fn environment(image: &[String], options: &Options, hostname: &str) -> Vec<Strin
     all.retain(|entry| !is_unset(entry));
     all.extend(options.time_zone.iter().map(|zone| format!("TZ={zone}")));
     all.extend(options.env.iter().cloned());
+    let merged: Vec<String> = options.env_merge.iter().map(|entry| fill_in(entry, image)).collect();
+    all.extend(merged);
     let mut seen = HashSet::new();
     let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     let mut last: Vec<String> = all.into_iter().rev().filter(|e| seen.insert(key(e))).collect();
     last.reverse();
     last
+}
+
+/// `KEY=VALUE` with `$NAME` and `${NAME}` of the image's variables in place; what the image does not have is nothing.
+fn fill_in(entry: &str, image: &[String]) -> String {
+    let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
+    let of_image = |name: &str| {
+        image.iter().rev().find_map(|e| e.split_once('=').filter(|(k, _)| *k == name)).map_or("", |(_, v)| v)
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut text = format!("{key}=");
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once('$') {
+        text.push_str(before);
+        let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        (text, rest) = match braced.filter(|(name, _)| !name.is_empty() && name.chars().all(is_name)) {
+            Some((name, after)) => (text + of_image(name), after),
+            None => match after.find(|c| !is_name(c)).unwrap_or(after.len()) {
+                0 => (text + "$", after),
+                end => (text + of_image(&after[..end]), &after[end..]),
+            },
+        };
+    }
+    text + rest
 }
 
 fn capabilities(set: Capabilities) -> Result<LinuxCapabilities> {
@@ -119,6 +144,23 @@ fn rlimits(ulimits: &[(String, u64, u64)]) -> Result<Vec<PosixRlimit>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_of_the_image_are_filled_in() {
+        let image = ["A=1".to_owned(), "PATH=/bin:/x".into()];
+        for (entry, want) in [
+            ("PATH=${PATH}:/y", "PATH=/bin:/x:/y"),
+            ("B=$A-$A.", "B=1-1."),
+            ("B=$NO${NO}", "B="),
+            ("B=$", "B=$"),
+            ("B=$$A ${A", "B=$1 ${A"),
+            ("B=${}x", "B=${}x"),
+            ("B=\u{e9}$A\u{e9}", "B=\u{e9}1\u{e9}"),
+            ("B", "B="),
+        ] {
+            assert_eq!(fill_in(entry, &image), want, "{entry}");
+        }
+    }
 
     #[test]
     fn the_last_of_a_name_wins() {

@@ -167,6 +167,14 @@ fn devices(options: &Options, facts: &Facts<'_>) -> Result<Vec<LinuxDeviceCgroup
         let access = asked.map_or("rwm", |d| d.access.as_str());
         rules.push(rule(true, device.typ(), Some(device.major()), Some(device.minor()), access)?);
     }
+    for asked in &options.device_rules {
+        let kind = match asked.kind {
+            'b' => LinuxDeviceType::B,
+            'c' => LinuxDeviceType::C,
+            _ => LinuxDeviceType::A,
+        };
+        rules.push(rule(true, kind, asked.major.map(i64::from), asked.minor.map(i64::from), &asked.access)?);
+    }
     Ok(rules)
 }
 

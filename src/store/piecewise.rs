@@ -3,8 +3,9 @@
 //! In a user name space the mounts that came with it are locked in place, and overlay takes no directory that has such
 //! beneath it (clone_private_mount, fs/namespace.c): what is under a mount might be meant to be hidden. So each directory
 //! without any becomes an overlay of its own, and those on the way to a mount are made anew. Changes are kept on the disk
-//! for a container that is kept, but for those in the directories made anew.
+//! for a container that is kept; in the directories made anew only what was added is, and what was removed comes back.
 
+use std::fs::Metadata;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,14 @@ pub(super) fn mount(store: &Store, lower: &Path, at: &Path, kept: Option<&Path>)
     attach(&tmpfs, at)?;
     let root = at.join("root");
     fs::create_dir(&root, 0o755)?;
+    if let Some(kept) = kept {
+        let anew = kept.join("anew");
+        fs::create_dir_all(&anew, 0o755)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = rustix::mount::open_tree(CWD, &anew, flags)
+            .with_context(|| format!("cannot bind {}", anew.display()))?;
+        attach(&tree, &root)?;
+    }
     let changes = kept.map_or_else(|| at.join("changes"), Path::to_owned);
     fs::create_dir_all(&changes, 0o700)?;
     let built = Pieces { store, changes, count: 0 }.directory(lower, &root);
@@ -58,20 +67,29 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    /// Fills the directory `to`, which is new, with what `from` has.
+    /// Fills the directory `to` with what `from` has. What the container put there itself, in a run before, stays.
     fn directory(&mut self, from: &Path, to: &Path) -> Result<()> {
         for name in fs::read_dir(from)? {
             let (from, to) = (from.join(&name), to.join(&name));
             let Ok(Some(meta)) = fs::symlink_metadata(&from) else { continue };
+            let there = fs::symlink_metadata(&to)?;
+            if there.as_ref().is_some_and(|there| !is_ours(there, &meta)) {
+                continue;
+            }
             if meta.is_dir() {
-                fs::create_dir(&to, meta.permissions().mode() & 0o7777)?;
+                if there.is_none() {
+                    fs::create_dir(&to, meta.permissions().mode() & 0o7777)?;
+                }
                 if !OWN.iter().any(|own| Path::new(own) == from) {
                     self.piece(&from, &to)?;
                 }
-            } else if meta.is_symlink() {
+            } else if meta.is_symlink() && there.is_none() {
                 let target = fs::read_link(&from)?.unwrap_or_default();
                 fs::symlink(&target, &to).with_context(|| format!("cannot link {}", to.display()))?;
             } else if meta.is_file() {
+                if there.is_none() {
+                    drop(fs::create_new(&to, 0o644)?);
+                }
                 bind_file(&from, &to)?;
             }
         }
@@ -100,10 +118,14 @@ impl Pieces<'_> {
     }
 }
 
+/// Whether what is there is what a run before made for this: a directory, a link, or the empty file that one is bound on.
+fn is_ours(there: &Metadata, meta: &Metadata) -> bool {
+    there.file_type() == meta.file_type() && (!there.is_file() || there.len() == 0)
+}
+
 /// A file beside a mount is bound, read-only: overlay is for directories, and changes must not reach the host.
 fn bind_file(from: &Path, to: &Path) -> Result<()> {
     let about = || format!("cannot bind {}", from.display());
-    drop(fs::create_new(to, 0o644)?);
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = rustix::mount::open_tree(CWD, from, flags).with_context(about)?;
     let attr = MountAttr { attr_set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };

@@ -174,6 +174,7 @@ impl Supervised {
             begin: &self.begin,
             data: self.data.as_ref(),
             restarts: self.life.restarts,
+            preserved: None,
         };
         // What it warns of was told the first time.
         let running = start::start(starting, self.joined.as_mut(), &mut |_| {})?;

@@ -22,6 +22,7 @@ use crate::fs;
 use crate::host::{self, Ids};
 use crate::oci::runtime::Spec;
 use crate::runtime::exec::{self, Request, null_stdio};
+use crate::runtime::preserved::Preserved;
 use crate::runtime::rootfs::Root;
 use crate::runtime::sync::{self, Socket};
 use crate::runtime::{role, sealed};
@@ -139,7 +140,7 @@ fn check(order: &Order, init: &OwnedFd) -> Result<Outcome> {
     let stdio = [null, write.try_clone().context("cannot copy a descriptor")?, write];
     let began = Instant::now();
     let entering = exec::begin_from(sealed::Executable::own()?, init, true, Some(stdio))?;
-    let mut process = entering.request(&request(order)?)?;
+    let mut process = entering.request(&request(order)?, &Preserved::default())?;
     if let Some(listener) = process.listener.take() {
         hand_over_listener(&order.dir, listener.as_fd())?;
     }
@@ -206,6 +207,7 @@ fn request(order: &Order) -> Result<Request> {
         chroot: state.chroot,
         is_inner,
         outside: None,
+        n_preserved: 0,
         limit: Some(order.limit),
     })
 }

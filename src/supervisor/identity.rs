@@ -115,12 +115,28 @@ fn make_known(
     let env = spec.process().as_ref().and_then(|p| p.env().clone()).unwrap_or_default();
     let home = env.iter().find_map(|e| e.strip_prefix("HOME=")).filter(|h| lines::is_field(h));
     let home = home.map_or_else(|| format!("/home/{name}"), str::to_owned);
-    let line = format!("{name}:*:{}:{}:container user:{home}:/bin/sh", user.uid, user.gid);
+    let asked = |key: &str| record.options.get(key).and_then(serde_json::Value::as_str);
+    let fill_in = |entry: &str| {
+        let numbers = [("$UID", user.uid.to_string()), ("$GID", user.gid.to_string())];
+        let names =
+            [("$USERNAME", name.clone()), ("$NAME", "container user".to_owned()), ("$HOME", home.clone())];
+        let all = names.into_iter().chain(numbers);
+        all.fold(entry.to_owned(), |text, (word, value)| text.replace(word, &value))
+    };
+    let line = asked("passwd_entry").map(fill_in);
+    let name = line.as_deref().and_then(|line| line.split(':').next()).map_or(name.clone(), str::to_owned);
+    let line =
+        line.unwrap_or_else(|| format!("{name}:*:{}:{}:container user:{home}:/bin/sh", user.uid, user.gid));
     root.create_dir_all(Path::new("/etc"), Mode::from_raw_mode(0o755))?;
     if let Some(text) = lines::passwd(&passwd, &name, user.uid, &line) {
         root.replace_file(Path::new("/etc/passwd"), text.as_bytes())?;
     }
-    if let Some(text) = lines::group(&group, &name, user.gid) {
+    let own_group = asked("group_entry").map(|entry| {
+        let entry = entry.replace("$GROUPNAME", &name).replace("$GID", &user.gid.to_string());
+        let newline = if group.is_empty() || group.ends_with('\n') { "" } else { "\n" };
+        format!("{group}{newline}{entry}\n")
+    });
+    if let Some(text) = lines::group(&group, &name, user.gid).map(|text| own_group.unwrap_or(text)) {
         root.replace_file(Path::new("/etc/group"), text.as_bytes())?;
     }
     if record.has_home {

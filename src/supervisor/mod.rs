@@ -4,6 +4,7 @@
 //! The protocol on the control socket (one packet a message):
 //! ```text
 //! command                supervisor
+//!   Preserved* -->                       descriptors of the command that the program gets
 //!   Begin      -->
 //!              <--  Warning*                something works less well than asked for
 //!              <--  Started | Failed
@@ -77,6 +78,7 @@ pub use visit::{Answer, ask, ask_now, connect, stay};
 use crate::error::ResultExt;
 use crate::event::{Event, Sink};
 use crate::oci::runtime::LinuxResources;
+use crate::runtime::preserved::Preserved;
 use crate::runtime::sealed::Executable;
 use crate::runtime::sync::{self, Failure, Socket};
 use crate::runtime::{Isolation, chroot, role};
@@ -86,6 +88,8 @@ use crate::runtime::{Isolation, chroot, role};
 pub enum Control {
     /// Command: how to begin; the container's lock comes along.
     Begin(Begin),
+    /// Command, before `Begin`: a descriptor that the program is to have at this number comes along.
+    Preserved(i32),
     /// Supervisor: a line for the user.
     Warning(String),
     /// Supervisor: the program runs; its pid, 0 where that cannot be told.
@@ -253,6 +257,13 @@ impl Waiting {
     /// Whether its container is kept apart by its files alone.
     pub fn is_chroot(&self) -> bool {
         self.isolation == Isolation::Chroot
+    }
+
+    /// Hands over descriptors that the program is to have, before [`Waiting::begin`].
+    pub fn preserve(&self, preserved: &Preserved) -> Result<()> {
+        preserved
+            .all()
+            .try_for_each(|(number, fd)| self.client.control.send(&Control::Preserved(number), Some(fd)))
     }
 
     /// Hands the container over, by its lock, and returns when its program runs.

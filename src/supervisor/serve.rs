@@ -20,6 +20,7 @@ use super::start::{self, Running, Starting};
 use super::timers::{Timer, Timers};
 use super::{Begin, CONTROL_FD, Control, DATA_FD};
 use crate::host;
+use crate::runtime::preserved::Preserved;
 use crate::runtime::sync::{Failure, Socket};
 use crate::runtime::{Isolation, chroot, kin};
 use crate::store::Store;
@@ -37,8 +38,13 @@ pub fn run(path: &Path) -> Result<()> {
     }
     let _ = rustix::process::setsid();
     let dir = ContainerDir { path: path.to_owned() };
-    let Some((Control::Begin(begin), Some(lock))) = control.receive::<Control>()? else {
-        bail!("cannot supervise: the command went away");
+    let mut preserved = Preserved::default();
+    let (begin, lock) = loop {
+        match control.receive::<Control>()? {
+            Some((Control::Preserved(number), Some(fd))) => preserved.push(number, fd),
+            Some((Control::Begin(begin), Some(lock))) => break (begin, lock),
+            _ => bail!("cannot supervise: the command went away"),
+        }
     };
     // Not earlier: now our ids are mapped.
     let mut store = store_of(path)?;
@@ -63,6 +69,7 @@ pub fn run(path: &Path) -> Result<()> {
         begin: &begin,
         data: data.as_ref(),
         restarts: 0,
+        preserved: Some(&preserved),
     };
     let warn = &mut |text| drop(control.send(&Control::Warning(text), None));
     let mut joined = None;
@@ -70,6 +77,8 @@ pub fn run(path: &Path) -> Result<()> {
         joined = Joined::claim(&store, &dir, &record)?;
         start::start(starting, joined.as_mut(), warn)
     });
+    // The program's are its own from now on: their ends of file mean what they say.
+    drop(preserved);
     match started {
         Ok(running) => {
             let _ = rustix::process::set_parent_process_death_signal(None);

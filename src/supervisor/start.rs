@@ -21,6 +21,7 @@ use crate::host::{self, Ids};
 use crate::oci::runtime::{LinuxNamespaceType, Mount, Spec};
 use crate::runtime::cgroup::{self, Cgroup};
 use crate::runtime::inner::Inner;
+use crate::runtime::preserved::Preserved;
 use crate::runtime::{Bundle, CreateOptions, Init, Isolation, Rootfs, Stdio, create, sealed};
 use crate::spec::options::Userns;
 use crate::store::Store;
@@ -82,6 +83,8 @@ pub struct Starting<'a> {
     pub data: Option<&'a OwnedFd>,
     /// How often it was started before by the same supervisor.
     pub restarts: u32,
+    /// Descriptors of the command's that the program gets.
+    pub preserved: Option<&'a Preserved>,
 }
 
 /// Starts a container, joined to its networks; what works less well than asked for is told to `warn`.
@@ -172,7 +175,7 @@ fn run(
     cgroup: Option<&Cgroup>,
     mut joined: Option<&mut Joined>,
 ) -> Result<Parts> {
-    let Starting { store, dir, record, begin, data, restarts } = starting;
+    let Starting { store, dir, record, begin, data, restarts, preserved } = starting;
     let outside = shift::outside(record, spec);
     let is_inner = inner.is_some() && record.person.is_none();
     let (stdio, mut streams) = make_stdio(dir, record, begin, spec)?;
@@ -183,10 +186,13 @@ fn run(
         _ => Vec::new(),
     };
     let (gate, gate_inside) = Gate::of(record)?.unzip();
+    let preserved = preserved.map(Preserved::try_clone).transpose()?.unwrap_or_default();
+    let reaper = if record.init { Some(preserved.clear(sealed::own()?)?) } else { None };
     let options = CreateOptions {
-        gate: gate_inside,
+        gate: gate_inside.map(|gate| preserved.clear(gate)).transpose()?,
         cgroup_doors,
-        reaper: if record.init { Some(sealed::own()?) } else { None },
+        reaper,
+        preserved,
         cgroup_dirs: cgroup.map(Cgroup::mounts).unwrap_or_default(),
         emulate: emulate && inner.is_none(),
         isolation: begin.isolation,

@@ -142,6 +142,23 @@ pub fn inherited_fd(number: i32) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// A close-on-exec copy, at a number from `least` on, of a descriptor that came to us by execve(2): one that is open, and not
+/// close-on-exec as all are that this program opens. EBADF for any other.
+pub fn copy_of_inherited(number: i32, least: i32) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD only looks the number up.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: no pointers; the copy is a new descriptor.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, least) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the number is new, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// Whether an inherited descriptor number is a socket: how a hidden role tells that dhow started it, and not a person who
 /// typed its word.
 pub fn is_socket(number: i32) -> bool {

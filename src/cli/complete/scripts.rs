@@ -59,15 +59,22 @@ complete -F _dhow dhow
 const ZSH: &str = r#"#compdef dhow
 # zsh completion for dhow
 _dhow() {
-    local -a answer shown
-    local kind line
+    local -a answer shown open
+    local kind line word
     answer=("${(@f)$(${(Q)words[1]} __complete "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
     kind=${answer[1]}
     for line in "${(@)answer[2,-1]}"; do
         [[ -n $line ]] || continue
-        shown+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
+        word=${line%%$'\t'*}
+        # After web: a path goes on.
+        if [[ $word == *: ]]; then
+            open+=("${word//:/\\:}:${line#*$'\t'}")
+        else
+            shown+=("${word//:/\\:}:${line#*$'\t'}")
+        fi
     done
     (( ${#shown} )) && _describe 'dhow' shown
+    (( ${#open} )) && _describe 'dhow' open -S ''
     [[ $kind == files || $kind == both ]] && _files
     return 0
 }

@@ -243,7 +243,7 @@ pub(in crate::cli) fn reset_verb(matches: &ArgMatches, session: &mut Session) ->
         return Ok(0);
     }
     for container in &running {
-        let at_once = engine::stop::StopOptions { timeout: Some(0), signal: None };
+        let at_once = engine::stop::StopOptions { timeout: Some(0), signal: None, is_removal: true };
         engine::stop::stop(&engine, &container.record.id, at_once)?;
     }
     let engine = session.engine_as_root()?;

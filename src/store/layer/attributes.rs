@@ -3,6 +3,7 @@
 //!
 //! Not here: directories' modes and times, which `tree` sets when all is in them.
 
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result};
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 use crate::host::Ids;
 
 use super::entry::{Entry, Time};
+use super::overlay;
 use super::owner::{self, Owner};
 use crate::store::mapped::Moves;
 
@@ -137,4 +139,41 @@ pub(super) fn set_xattr(name: &[u8], set: impl FnOnce() -> Result<(), Errno>) ->
 pub(super) fn timestamps(mtime: Time) -> Timestamps {
     let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
+}
+
+/// XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h.
+const MAX_XATTR: usize = 64 * 1024;
+/// What is said where [`xattr_names`] fails.
+pub const CANNOT_LIST: &str = "cannot list extended attributes";
+/// What is said where [`xattr_value`] fails.
+pub const CANNOT_READ: &str = "cannot read an extended attribute";
+
+/// The names of extended attributes that `list` (listxattr(2)) finds, without overlay's own marks; none where the file
+/// system has no such thing.
+pub fn xattr_names(list: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<CString>, Errno> {
+    let mut short = [0; 512];
+    let long;
+    let bytes = match list(&mut short) {
+        Ok(n) => &short[..n],
+        Err(Errno::RANGE) => {
+            let mut buffer = vec![0; MAX_XATTR];
+            let n = list(&mut buffer)?;
+            buffer.truncate(n);
+            long = buffer;
+            &long[..]
+        }
+        Err(Errno::NOTSUP | Errno::NOSYS) => &[],
+        Err(error) => return Err(error),
+    };
+    let whole =
+        bytes.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok());
+    Ok(whole.filter(|name| !overlay::is_mark(name.to_bytes())).map(CStr::to_owned).collect())
+}
+
+/// The value that `read` (getxattr(2)) finds.
+pub fn xattr_value(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0; MAX_XATTR];
+    let n = read(&mut buffer)?;
+    buffer.truncate(n);
+    Ok(buffer)
 }

@@ -73,7 +73,7 @@ pub fn detect(start: &[u8]) -> Result<Compression> {
     }
     for (magic, name, tool) in [(BZIP2, "bzip2", "bzip2"), (XZ, "xz", "xz")] {
         if start.starts_with(magic) {
-            return Err(anyhow!("cannot read the layer: {name} is not supported"))
+            return Err(anyhow!("cannot read what is compressed with {name}"))
                 .hint(format!("decompress it first: {tool} -d"));
         }
     }

@@ -26,13 +26,11 @@ use crate::oci::{ChainId, DiffId};
 
 use super::super::Store;
 use super::super::draft::{self, Draft, Removed};
-use super::attributes::set_xattr;
-use super::overlay::{self, Overlay};
+use super::attributes::{CANNOT_LIST, CANNOT_READ, set_xattr, xattr_names, xattr_value};
+use super::overlay::Overlay;
 use super::{beneath, layout, stacking};
 
 const STACK: &str = "stack";
-/// XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h.
-const MAX_XATTR: usize = 64 * 1024;
 
 /// The directories to stack for these layers, lowest first both.
 pub(super) fn stack(store: &Store, layers: &[(DiffId, PathBuf)]) -> Result<Vec<PathBuf>> {
@@ -221,16 +219,9 @@ fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<Timestamps> {
     let stat = fstat(&from)?;
     fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     fchmod(&to, Mode::from_raw_mode(stat.st_mode))?;
-    let mut names = vec![0; MAX_XATTR];
-    let mut value = vec![0; MAX_XATTR];
-    let length = match flistxattr(&from, &mut names[..]) {
-        Err(Errno::NOTSUP) => 0,
-        length => length?,
-    };
-    for name in names[..length].split(|b| *b == 0).filter(|name| !name.is_empty() && !overlay::is_mark(name))
-    {
-        let length = fgetxattr(&from, name, &mut value[..])?;
-        set_xattr(name, || fsetxattr(&to, name, &value[..length], XattrFlags::empty()))?;
+    for name in xattr_names(|buffer| flistxattr(&from, buffer)).context(CANNOT_LIST)? {
+        let value = xattr_value(|buffer| fgetxattr(&from, &name, buffer)).context(CANNOT_READ)?;
+        set_xattr(name.to_bytes(), || fsetxattr(&to, &name, &value, XattrFlags::empty()))?;
     }
     Ok(Timestamps {
         last_access: Timespec { tv_sec: stat.st_atime as i64, tv_nsec: stat.st_atime_nsec as _ },

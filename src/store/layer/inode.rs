@@ -2,7 +2,6 @@
 //!
 //! Overlay's marks stay behind; what is kept out of band (`owner`) comes along as the extended attributes that it is.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -16,12 +15,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::attributes::{Owners, keep_owner, set_xattr};
-use super::overlay;
+use super::attributes::{CANNOT_LIST, CANNOT_READ, Owners, keep_owner, set_xattr, xattr_names, xattr_value};
 use super::owner::{self, Node, Owner};
 
-/// XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h.
-const MAX_XATTR: usize = 64 * 1024;
 const BUFFER: usize = 256 * 1024;
 
 /// Copies what is no directory: from directory, to directory, the name in both. `can_clone` is unset where the file
@@ -142,8 +138,8 @@ fn times_of(stat: &Stat) -> Timestamps {
 
 fn copy_attributes(from: impl AsFd, to: impl AsFd, stat: &Stat, owners: &Owners) -> Result<()> {
     give(&to, stat, owners)?;
-    for name in names(|buffer| flistxattr(&from, buffer))? {
-        let value = value(|buffer| fgetxattr(&from, name.as_c_str(), buffer))?;
+    for name in xattr_names(|buffer| flistxattr(&from, buffer)).context(CANNOT_LIST)? {
+        let value = xattr_value(|buffer| fgetxattr(&from, name.as_c_str(), buffer)).context(CANNOT_READ)?;
         set_xattr(name.to_bytes(), || fsetxattr(&to, name.as_c_str(), &value, XattrFlags::empty()))?;
     }
     fchmod(&to, mode_of(stat)).context("cannot chmod")?;
@@ -168,8 +164,9 @@ fn copy_special_attributes(
     owners.give(owner_of(stat), chown)?;
     let path = |dir: &OwnedFd| [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat();
     let (source, target) = (path(from), path(to));
-    for name in names(|buffer| llistxattr(&source[..], buffer))? {
-        let value = value(|buffer| lgetxattr(&source[..], name.as_c_str(), buffer))?;
+    for name in xattr_names(|buffer| llistxattr(&source[..], buffer)).context(CANNOT_LIST)? {
+        let value =
+            xattr_value(|buffer| lgetxattr(&source[..], name.as_c_str(), buffer)).context(CANNOT_READ)?;
         set_xattr(name.to_bytes(), || lsetxattr(&target[..], name.as_c_str(), &value, XattrFlags::empty()))?;
     }
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
@@ -189,32 +186,4 @@ fn stand_in(file: &File, stat: &Stat, owners: &Owners) -> Result<()> {
     }
     fchmod(file, mode_of(stat)).context("cannot chmod")?;
     futimens(file, &times_of(stat)).context("cannot set the time")
-}
-
-/// The names of extended attributes, without overlay's own.
-fn names(list: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<std::ffi::CString>> {
-    let mut short = [0; 512];
-    let long;
-    let bytes = match list(&mut short) {
-        Ok(n) => &short[..n],
-        Err(Errno::RANGE) => {
-            let mut buffer = vec![0; MAX_XATTR];
-            let n = list(&mut buffer).context("cannot list extended attributes")?;
-            buffer.truncate(n);
-            long = buffer;
-            &long[..]
-        }
-        Err(Errno::NOTSUP | Errno::NOSYS) => &[],
-        Err(error) => return Err(error).context("cannot list extended attributes"),
-    };
-    let whole =
-        bytes.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok());
-    Ok(whole.filter(|name| !overlay::is_mark(name.to_bytes())).map(CStr::to_owned).collect())
-}
-
-fn value(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>> {
-    let mut buffer = vec![0; MAX_XATTR];
-    let n = read(&mut buffer).context("cannot read an extended attribute")?;
-    buffer.truncate(n);
-    Ok(buffer)
 }

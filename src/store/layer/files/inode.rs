@@ -11,12 +11,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::super::attributes::{CANNOT_LIST, CANNOT_READ, xattr_names, xattr_value};
 use super::super::entry::{Entry, Kind, Time};
-use super::super::{overlay, owner};
+use super::super::owner;
 use crate::store::mapped::Moves;
-
-/// XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h.
-const MAX_XATTR: usize = 64 * 1024;
 
 impl Inode {
     /// Gives it the owner that it has in the container, whose files are kept under other ids.
@@ -149,35 +147,17 @@ fn pairs(
     list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
     get: impl Fn(&CStr, &mut [u8]) -> Result<usize, Errno>,
 ) -> Result<Pairs> {
-    let mut names = [0; 512];
-    let long;
-    let bytes = match list(&mut names) {
-        Ok(n) => &names[..n],
-        Err(Errno::RANGE) => {
-            let mut buffer = vec![0; MAX_XATTR];
-            let n = list(&mut buffer).context("cannot list extended attributes")?;
-            buffer.truncate(n);
-            long = buffer;
-            &long[..]
-        }
-        Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOENT | Errno::ACCESS) => &[],
-        Err(error) => return Err(error).context("cannot list extended attributes"),
+    let names = match xattr_names(list) {
+        Err(Errno::NOENT | Errno::ACCESS) => Vec::new(),
+        other => other.context(CANNOT_LIST)?,
     };
     let mut pairs = Pairs::new();
-    for name in bytes.split_inclusive(|byte| *byte == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
-        if overlay::is_mark(name.to_bytes()) {
-            continue;
-        }
-        let mut value = vec![0; MAX_XATTR];
-        match get(name, &mut value) {
-            Ok(n) => {
-                value.truncate(n);
-                pairs.push((name.to_bytes().to_vec(), value));
-            }
+    for name in names {
+        match xattr_value(|buffer| get(&name, buffer)) {
+            Ok(value) => pairs.push((name.into_bytes(), value)),
             // It went away, or is not for us to see.
             Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOENT) => {}
-            Err(error) => return Err(error).context("cannot read an extended attribute"),
+            Err(error) => return Err(error).context(CANNOT_READ),
         }
     }
     pairs.sort();
