@@ -17,6 +17,7 @@
 //! | `registry_server` | Debian's docker-registry, plain, with TLS, with passwords |
 //! | `hostile_registry` `honest_registry` `hostile_wire` | a registry that misbehaves by a script |
 //! | `name_server` | a name server of the machine |
+//! | `own_host` | a network name space that is a test's host, with addresses that are the outside |
 //! | `image_made` | images made in memory, byte for byte as a test wants them |
 //!
 //! | tests | what they show |
@@ -39,6 +40,8 @@
 //! | `job` `cron` `boot` | jobs that are run again and again, also by cron itself; what runs again after a reboot |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` `clock` | other machines than this one |
+//! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
+//! | `forward` | a user's way to the outside |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
 //! | `ci` | what a step of a CI system needs |
 //! | `secrets` | what has them, and what never does |
@@ -88,6 +91,7 @@ mod hostile_registry;
 mod hostile_wire;
 mod image_made;
 mod name_server;
+mod own_host;
 mod peers;
 mod registry_server;
 mod vm;
@@ -110,6 +114,7 @@ mod digests;
 mod digests_shipped;
 mod events;
 mod exec;
+mod forward;
 mod harness_works;
 mod health;
 mod host_flags;

@@ -6,7 +6,7 @@ use crate::name_server::NameServer;
 use crate::sandbox::Sandbox;
 use crate::wait;
 
-for_root!(
+for_each_user!(
     names_aliases_and_ids_are_found,
     names_are_those_of_a_network,
     several_take_turns_and_the_dead_do_not_count,

@@ -2,8 +2,9 @@
 //! test asks from inside a container instead of reading other programs' output.
 //!
 //! `probe` prints everything; `probe exit N` ends with N; `probe kill N` ends by signal N; `probe fill MIB` touches that
-//! much memory and then waits; `probe syscall NUMBER ARG...` makes one system call and prints its errno; `probe dns NAME TYPE
-//! [tcp|own]` asks the first server of resolv.conf and prints what it says: the code, then the answers.
+//! much memory and then waits; `probe tcp`, `udp`, `crowd`, `flood`, `serve`: see `probe_net`; `probe syscall NUMBER ARG...`
+//! makes one system call and prints its errno; `probe dns NAME TYPE [tcp|own]` asks the first server of resolv.conf and
+//! prints what it says: the code, then the answers.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_macros,
@@ -11,6 +12,8 @@
     unsafe_code,
     reason = "not part of dhow: a program inside test images"
 )]
+
+mod probe_net;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,6 +31,7 @@ fn main() {
             rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
         }
         Some("fill") => fill(number(2) as usize),
+        Some(_) if probe_net::run(&args[1..].iter().map(String::as_str).collect::<Vec<_>>()) => {}
         Some("syscall") => syscall(number(2), [number(3), number(4), number(5), number(6)]),
         Some("dns") => println!("{}", dns(&args[2..])),
         _ => println!("{:#}", everything()),

@@ -51,15 +51,3 @@ pub fn packet_socket(interface: u32, filter: &[libc::sock_filter]) -> io::Result
     }
     Ok(socket)
 }
-
-/// Lets the socket end with a reset, as one that was never read does, whenever it is closed (SO_LINGER with no time).
-pub fn reset_on_close(socket: impl AsFd) -> io::Result<()> {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    let length = size_of::<libc::linger>() as libc::socklen_t;
-    let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: the kernel reads one struct linger, which outlives the call.
-    let done = unsafe {
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), length)
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}

@@ -21,7 +21,7 @@ use super::BACK;
 use super::is_outside;
 use super::packet::{Syn, Unreachable, unreachable};
 use super::poll::{Kind, both_ways};
-use super::relay::Relay;
+use super::relay::{Relay, reset_on_close};
 use super::role::Forwarder;
 use super::slab::{Key, Slab};
 
@@ -87,7 +87,7 @@ impl Connecting {
     pub fn give_up(&mut self, now: Instant) {
         while self.due().is_some_and(|due| due <= now) {
             let late = self.answered.pop_front().and_then(|(_, key)| self.remove(key));
-            late.iter().for_each(|late| drop(crate::sys::inet::reset_on_close(&late.outside)));
+            late.iter().for_each(|late| reset_on_close(&late.outside));
         }
         if self.answered.is_empty() && self.pending.is_empty() {
             *self = Connecting::default();
@@ -208,7 +208,7 @@ impl Forwarder {
             });
             match pending {
                 Some(pending) => self.join(inside, pending.outside),
-                None => drop(crate::sys::inet::reset_on_close(&inside)),
+                None => reset_on_close(&inside),
             }
         }
     }

@@ -12,9 +12,10 @@ use rustix::net::{AddressFamily, SocketFlags, sockopt};
 use super::Lead;
 use super::exchange::INNER;
 use super::poll::{Kind, both_ways};
+use super::relay::reset_on_close;
 use super::role::Forwarder;
 use super::slab::Key;
-use crate::sys::inet::{reset_on_close, set_option};
+use crate::sys::inet::set_option;
 
 /// A port. Its socket is the supervisor's too, which has bound it and keeps it while we are replaced.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Forwarder {
             let Ok((outside, client)) = rustix::net::acceptfrom_with(&port.socket, flags) else { return };
             let Some(client) = client.and_then(|client| SocketAddr::try_from(client).ok()) else { continue };
             let Some((source, target)) = seen_as(client, &port.lead.to) else {
-                let _ = reset_on_close(&outside);
+                reset_on_close(&outside);
                 continue;
             };
             match self.connect_inside(source, target) {
@@ -91,7 +92,7 @@ impl Forwarder {
                         self.arriving.insert(Arriving { inside, outside });
                     }
                 }
-                Err(_) => drop(reset_on_close(&outside)),
+                Err(_) => reset_on_close(&outside),
             }
         }
     }
@@ -121,7 +122,7 @@ impl Forwarder {
             }
             _ => {
                 if let Some(arriving) = self.arriving.remove(key) {
-                    let _ = reset_on_close(&arriving.outside);
+                    reset_on_close(&arriving.outside);
                 }
             }
         }

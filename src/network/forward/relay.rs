@@ -10,8 +10,6 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 
-use crate::sys::inet::reset_on_close;
-
 /// A pipe and how much it holds at most.
 #[derive(Debug)]
 pub struct Pipe {
@@ -116,7 +114,7 @@ impl Relay {
     /// Lets both sides see a reset when this is dropped.
     pub fn reset(&self) {
         for end in &self.ends {
-            let _ = reset_on_close(end);
+            reset_on_close(end);
         }
     }
 
@@ -174,6 +172,11 @@ impl Way {
         }
         Ok(false)
     }
+}
+
+/// Lets the socket end with a reset when it is closed (SO_LINGER with no time).
+pub fn reset_on_close(socket: impl AsFd) {
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
 }
 
 /// `None`: there is nothing to be had, or no room for it.
