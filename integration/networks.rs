@@ -173,6 +173,11 @@ fn pruned(s: &Sandbox) {
     assert_eq!(names(s, &["type=custom"]), "kept used");
     s.dhow(["network", "prune", "--filter", "x=y", "-f"]).output().exits(1).complains("invalid filter 'x'");
     s.dhow(["network", "prune"]).stdin("n\n").ok();
+    let said = s.dhow(["system", "prune", "-f", "--filter", "label=is=none"]).ok();
+    assert!(!said.contains("Deleted Networks"), "{said}");
+    s.dhow(["network", "create", "--label", "is=gone", "gone"]).ok();
+    let said = s.dhow(["system", "prune", "-f", "--filter", "label=is=gone"]).ok();
+    assert!(said.contains("Deleted Networks:\ngone\n"), "{said}");
     assert_eq!(names(s, &["type=custom"]), "kept used");
 }
 

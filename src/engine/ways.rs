@@ -77,7 +77,8 @@ pub fn find(engine: &Engine, refused: Option<&anyhow::Error>) -> Result<Ways> {
     all.push(Way {
         of: "network",
         is: "host".into(),
-        why: "or none: a container has the host's, unless --network none keeps it from all".into(),
+        why: "where nothing else is said; --network bridge, none, or one that dhow network create made"
+            .into(),
     });
     let uname = rustix::system::uname();
     all.push(Way {

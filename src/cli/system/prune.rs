@@ -95,7 +95,7 @@ pub(in crate::cli) fn system_prune(matches: &ArgMatches, session: &mut Session) 
         ""
     };
     let warning = format!(
-        "WARNING! This will remove:\n  - all stopped containers\n{volumes}  - {images}\n  - what interrupted commands left behind\n"
+        "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n{volumes}  - {images}\n  - what interrupted commands left behind\n"
     );
     if !matches.get_flag("force") && !confirm(&warning)? {
         return Ok(0);
@@ -103,6 +103,7 @@ pub(in crate::cli) fn system_prune(matches: &ArgMatches, session: &mut Session) 
     let engine = session.engine_as_root()?;
     let mut pruned = Pruned::default();
     pruned.containers(&engine, &chosen)?;
+    pruned.networks(&engine, &chosen)?;
     if matches.get_flag("volumes") {
         pruned.volumes(&engine, &chosen)?;
     }
@@ -133,6 +134,11 @@ impl<'a> Chosen<'a> {
         self.filters.match_labels(|key| volume.labels.get(key).map(String::as_str))
     }
 
+    fn network(&self, network: &engine::network::Listed) -> bool {
+        self.filters.match_labels(|key| network.labels.get(key).map(String::as_str))
+            && self.until.is_none_or(|until| network.created.is_some_and(|created| created < until))
+    }
+
     fn container(&self, container: &Listed) -> bool {
         let record = &container.record;
         let is_ended = !container.status.is_alive();
@@ -147,6 +153,7 @@ impl<'a> Chosen<'a> {
 struct Pruned {
     containers: Vec<String>,
     volumes: Vec<String>,
+    networks: Vec<String>,
     images: Vec<Removed>,
     errors: Vec<anyhow::Error>,
     bytes: u64,
@@ -187,6 +194,11 @@ impl Pruned {
         Ok(())
     }
 
+    fn networks(&mut self, engine: &Engine, chosen: &Chosen<'_>) -> Result<()> {
+        self.networks.extend(engine::network::prune(engine, |network| chosen.network(network))?);
+        Ok(())
+    }
+
     fn leftovers(&mut self, engine: &Engine) -> Result<()> {
         let store = &engine.store;
         for name in draft::abandoned(store)? {
@@ -202,6 +214,9 @@ impl Pruned {
         }
         if !self.volumes.is_empty() {
             text.push_str(&format!("Deleted Volumes:\n{}\n\n", self.volumes.join("\n")));
+        }
+        if !self.networks.is_empty() {
+            text.push_str(&format!("Deleted Networks:\n{}\n\n", self.networks.join("\n")));
         }
         if !self.images.is_empty() {
             text.push_str("Deleted Images:\n");
