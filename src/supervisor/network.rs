@@ -54,6 +54,7 @@ impl Joined {
         let mut wired = Wired {
             container: record.id.clone(),
             name: record.name.clone(),
+            hostname: record.options.get("hostname").and_then(|name| name.as_str()).map(str::to_owned),
             ports: ports.published().to_vec(),
             ..Wired::default()
         };

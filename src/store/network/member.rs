@@ -65,7 +65,7 @@ pub struct Member {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Its end of this network.
+    /// Its end of this network, with all it is called there.
     pub end: wired::End,
 }
 
@@ -85,7 +85,10 @@ pub fn members(store: &Store, network_id: &str) -> Result<Vec<Member>> {
             continue;
         }
         let end = wired.ends.into_iter().find(|end| end.network_id == network_id);
-        members.extend(end.map(|end| Member { id, name: wired.name, end }));
+        members.extend(end.map(|mut end| {
+            end.aliases.extend(wired.hostname);
+            Member { id, name: wired.name, end }
+        }));
     }
     Ok(members)
 }

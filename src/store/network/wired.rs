@@ -22,6 +22,9 @@ pub struct Wired {
     pub container: String,
     /// Its name.
     pub name: String,
+    /// Its host name, where it was given one: it is found by that as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
     /// One for each network, in the order of its wiring.
     pub ends: Vec<End>,
     /// It waits for its next run: nobody is there to be found.
