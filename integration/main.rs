@@ -37,6 +37,7 @@
 //! | `lifecycle` `exec` `logs` `inspect` | the verbs for containers |
 //! | `lifecycle` `ps` `exec` `logs` `inspect` | the verbs for containers |
 //! | `events` | the journal of what happened |
+//! | `bridges` | networks of root: ports, isolation, the firewall of others, healing |
 //! | `job` `cron` `boot` | jobs that are run again and again, also by cron itself; what runs again after a reboot |
 //! | `import` `image_verbs` `interop` `hostile_archives` | images |
 //! | `cgroup_v2` `old_kernel` `power_cut` `clock` | other machines than this one |
@@ -100,6 +101,7 @@ mod attach;
 mod bad_days;
 mod boot;
 mod boot_vm;
+mod bridges;
 mod cgroup_v2;
 mod ci;
 mod clock;

@@ -226,6 +226,10 @@ impl Sandbox {
         let removed = self.remove_containers();
         let left = leftovers::wait(&self.dir, &self.noted());
         leftovers::kill(&left);
+        // Bridges stay as long as their networks, and the default one is there for good.
+        if self.user == User::Root && self.store.join("networks").exists() {
+            let _ = self.dhow(["system", "reset", "-f"]).output();
+        }
         remove_dir(&self.dir);
         removed.map_err(|report| format!("containers could not be removed:\n{report}"))?;
         if left.is_empty() {

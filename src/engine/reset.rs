@@ -4,8 +4,10 @@ use anyhow::{Context, Result, bail};
 
 use super::{Engine, reap};
 use crate::fs;
+use crate::network::{apply, place, plan};
 use crate::store::container::{self, ContainerDir};
 use crate::store::gc;
+use crate::store::network;
 
 /// Removes everything. An error, with nothing removed, while a container runs.
 pub fn reset(engine: &Engine) -> Result<()> {
@@ -18,6 +20,12 @@ pub fn reset(engine: &Engine) -> Result<()> {
     }
     // Whoever is publishing comes to an end first; whoever comes later finds an empty store.
     let _alone = gc::exclusive(store)?;
+    // Of a network that was made and never joined, or in a place that is gone, there is nothing to remove.
+    if let Ok(Some((place, _hold))) = place::if_any(store) {
+        for network in network::list(store)? {
+            let _ = apply::remove_network(&place, &plan::bridge(&network));
+        }
+    }
     // By name: the directory may be one where other things lie, too.
     for name in crate::store::ENTRIES {
         let path = store.data.join(name);

@@ -115,12 +115,21 @@ fn allow(place: &Place, plan: &Plan, is_new: bool) -> Result<Met> {
     let bridges: Vec<&str> = plan.joins.iter().map(|join| join.bridge.link.as_str()).collect();
     let own = firewall::of_container(plan);
     if !is_new && firewall::is_whole(&place.filter, &bridges)? {
-        return firewall::add(&place.filter, &own).map(|()| Met::Whole);
+        match firewall::add(&place.filter, &own) {
+            Ok(()) => return Ok(Met::Whole),
+            // Somebody deleted it a moment ago.
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
     let mut all: Vec<_> =
         plan.joins.iter().map(|join| firewall::of_network(&join.bridge, place.outside)).collect();
     all.push(own.clone());
     assert_firewall(place, &all).map(|()| Met::Missing)
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.errno == Errno::NOENT)
 }
 
 /// Asserts the firewall with these elements.
@@ -253,7 +262,8 @@ pub fn remove_network(place: &Place, bridge: &Bridge) -> Result<()> {
     let mut batch = Batch::new();
     link::remove(&mut batch, &bridge.link);
     batch.acknowledge();
-    Ok(place.route.run(&batch)?.or_else(unless_gone)?)
+    place.route.run(&batch)?.or_else(unless_gone)?;
+    firewall::delete_if_idle(&place.filter)
 }
 
 /// Makes whole again what joins a container that is joined already, and moves its way out to where the plan has it.

@@ -23,6 +23,7 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const NEW_TABLE: u16 = 0;
+const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
@@ -360,6 +361,33 @@ pub fn add(socket: &Socket, elements: &Elements) -> Result<()> {
     // A kernel that cannot remove what may not be there.
     remove(socket, elements)?;
     Ok(attempt(false)??)
+}
+
+/// Deletes the tables if no network is in them. A start that comes in between finds its part missing, and asserts all anew.
+pub fn delete_if_idle(socket: &Socket) -> Result<()> {
+    let mut batch = Batch::new();
+    let links = &header(ROUTED.family, 0);
+    batch.add(SUBSYSTEM << 8 | GET_ELEMENT, libc::NLM_F_DUMP, "look at table dhow", links, |a| {
+        a.text(1, NAME);
+        a.text(2, "links");
+    });
+    let mut is_idle = true;
+    let answer = socket.exchange(&batch, &mut |_, body| {
+        let lists = attributes(body.get(4..).unwrap_or_default()).filter(|(kind, _)| *kind == 3);
+        is_idle &= lists.map(|(_, list)| attributes(list).count()).sum::<usize>() == 0;
+    })?;
+    if answer.is_err() || !is_idle {
+        return Ok(());
+    }
+    for table in [&ROUTED, &BRIDGED] {
+        let mut all = Transaction::new();
+        all.add(table, DELETE_TABLE, 0, "delete table dhow", |a| a.text(1, NAME));
+        match all.run(socket)? {
+            Ok(()) | Err(Refused { errno: Errno::NOENT, .. }) => {}
+            Err(refused) => return Err(refused.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Removes what is there of it.

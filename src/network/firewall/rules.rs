@@ -174,6 +174,18 @@ pub fn rules() -> Vec<(&'static Table, &'static str, Vec<Expression>)> {
         routed("raw", join(&[name_is(0, META_IIFNAME, "links"), v4(), loopback4(16), vec![Verdict(DROP)]])),
         routed("prerouting", join(&[local(), vec![Jump("publish")]])),
         routed("output", join(&[local(), vec![Jump("publish")]])),
+        // A connection that began before us (we were flushed, or are new) is not led elsewhere in its midst.
+        routed(
+            "publish",
+            vec![
+                Meta(0, META_L4PROTO),
+                Is(0, vec![libc::IPPROTO_TCP as u8]),
+                Payload(0, TRANSPORT, 13, 1),
+                And(0, vec![0x02]),
+                Is(0, vec![0]),
+                Verdict(RETURN),
+            ],
+        ),
         routed("publish", join(&[v4(), address4(), port(9), redirect(IP, "ports4")])),
         routed("publish", join(&[v4(), port(8), redirect(IP, "any4")])),
         routed(
