@@ -68,6 +68,9 @@
 //! directory (`supervisor`, guests): they attach, pause, set limits. What a person ended is marked there by the file
 //! `stopped`, before it is ended, and stays ended under every policy.
 //!
+//! A user's containers that are joined to networks share one network name space, which a process of its own leads to the
+//! outside: `network::forward`. It is there as long as one of them is.
+//!
 //! # Ladders
 //!
 //! What a machine, or the container around us, refuses is replaced by the next best, found by trying.

@@ -78,6 +78,11 @@ impl Connecting {
         Some(pending)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
     /// When the first of them is given up.
     pub fn due(&self) -> Option<Instant> {
         self.answered.front().map(|(at, _)| *at + PATIENCE)
@@ -137,7 +142,7 @@ impl Forwarder {
             return self.send_packet(&syn.refusal(), syn.source.ip());
         }
         // It will ask again.
-        if !self.connecting.has_room(syn.source.ip()) {
+        if !self.connecting.has_room(syn.source.ip()) || !self.has_descriptors() {
             return;
         }
         let outside = match connect_outside(syn.target) {

@@ -90,6 +90,11 @@ impl Flows {
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
     /// When silent ones are looked for.
     pub fn due(&self) -> Option<Instant> {
         self.swept.map(|at| at + SWEEP)
@@ -172,6 +177,7 @@ impl Forwarder {
                 let packet = refuse(Unreachable::Port);
                 return packet.iter().for_each(|packet| self.send_packet(packet, inside.ip()));
             }
+            None if !self.has_descriptors() => return,
             None if self.flows.of_one.get(&inside.ip()).is_some_and(|n| *n >= MOST_OF_ONE) => return,
             None => match self.flows.begin(&self.poll, inside, peer) {
                 Ok(key) => key,

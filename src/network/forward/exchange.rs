@@ -75,14 +75,15 @@ pub fn make(shared: Option<OwnedFd>) -> Result<Spaces> {
     let route = socket(Family::Route)?;
     ask_all(&route, &[pair(&shared), up(LOOPBACK), up(INDEX)]).context("cannot make links to the outside")?;
     ask_all(&route, &ways_in(4)).context("cannot set the routes of the exchange")?;
-    let has_v6 = ask_all(&route, &ways_in(6)).is_ok();
+    let has_v6 = ask_all(&route, &[of_link(INDEX, 1)]).and_then(|()| ask_all(&route, &ways_in(6))).is_ok();
     rules::set()?;
     process::join_namespaces(&shared, libc::CLONE_NEWNET).context("cannot join the shared network")?;
     let route = socket(Family::Route)?;
     let out = rustix::net::netdevice::name_to_index(&route, OUT).context("cannot find our link")?;
     ask_all(&route, &[up(LOOPBACK), up(out)]).context("cannot bring links up")?;
     ask_all(&route, &ways_out(4, out)).context("cannot set the routes to the outside")?;
-    let has_v6 = has_v6 && ask_all(&route, &ways_out(6, out)).is_ok();
+    let has_v6 = has_v6
+        && ask_all(&route, &[of_link(out, 2)]).and_then(|()| ask_all(&route, &ways_out(6, out))).is_ok();
     forward_packets();
     process::join_namespaces(&exchange, libc::CLONE_NEWNET).context("cannot join the exchange")?;
     Ok(Spaces { shared, exchange, has_v6 })
@@ -137,9 +138,21 @@ fn family(version: u8) -> u8 {
 /// struct ifaddrmsg; with no duplicate to be looked for (IFA_F_NODAD).
 fn address(version: u8, index: u32, own: [IpAddr; 2]) -> Vec<u8> {
     let n = usize::from(version == 6);
-    let head = [&[family(version), PREFIX[n], 2, 0][..], &index.to_ne_bytes()].concat();
-    let own = octets(own[n]);
+    new_address(index, own[n], PREFIX[n])
+}
+
+fn new_address(index: u32, address: IpAddr, prefix: u8) -> Vec<u8> {
+    const NODAD: u8 = 2;
+    let family = family(if address.is_ipv6() { 6 } else { 4 });
+    let head = [&[family, prefix, NODAD, 0][..], &index.to_ne_bytes()].concat();
+    let own = octets(address);
     message(RTM_NEWADDR, NEW, &head, &[attribute(1, &own), attribute(2, &own)])
+}
+
+/// An address of IPv6 for the link alone, at once: neighbours are asked for packets that pass through from such a one, and
+/// the one that the kernel makes cannot be used for two seconds.
+fn of_link(index: u32, number: u16) -> Vec<u8> {
+    new_address(index, Ipv6Addr::new(0xfe80, 0, 0, 0, 0x6468, 0x6f77, 0, number).into(), 64)
 }
 
 /// struct rtmsg of a default route.

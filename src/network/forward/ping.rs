@@ -42,6 +42,11 @@ pub struct Pings {
 }
 
 impl Pings {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.pings.len()
+    }
+
     /// When silent ones are looked for.
     pub fn due(&self) -> Option<Instant> {
         self.swept.map(|at| at + PATIENCE)
@@ -100,7 +105,7 @@ impl Forwarder {
         let name = (inside, outside, echo.id);
         let key = match self.pings.by_name.get(&name).copied() {
             Some(key) => key,
-            None if self.pings.pings.len() >= MOST => return,
+            None if self.pings.pings.len() >= MOST || !self.has_descriptors() => return,
             None => match ping_socket(outside) {
                 Ok(socket) => {
                     let used = Instant::now();

@@ -85,6 +85,10 @@ impl Forwarder {
                 reset_on_close(&outside);
                 continue;
             };
+            if !self.has_descriptors() {
+                reset_on_close(&outside);
+                continue;
+            }
             match self.connect_inside(source, target) {
                 Ok(inside) => {
                     let key = self.arriving.next_key();

@@ -13,7 +13,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open};
 
 use super::connect::Connecting;
 use super::datagrams::Flows;
@@ -51,7 +51,12 @@ pub struct Forwarder {
     busy: VecDeque<Key>,
     clients: Slab<Socket>,
     door: OwnedFd,
+    /// How many descriptors we may have.
+    most: usize,
 }
+
+/// So many descriptors are kept for what is not counted, and for turning away those for whom there is none.
+const RESERVE: usize = 128;
 
 /// Runs until nobody needs it.
 pub fn main(args: &[OsString]) -> Result<u8> {
@@ -91,6 +96,7 @@ fn begin(data: Option<&OsString>, first: Socket) -> Begun {
                 busy: VecDeque::new(),
                 clients: Slab::default(),
                 door,
+                most: getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize),
             };
             let all = std::iter::once(first).chain(early);
             all.for_each(|client| forwarder.admit(client));
@@ -120,7 +126,7 @@ fn prepare(data: &Path) -> Result<Option<Prepared>> {
     // As long as we live.
     std::mem::forget(lock);
     let _ = rustix::process::setsid();
-    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let most = getrlimit(Resource::Nofile).maximum;
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
     let held = fs::open_or_create(&dir.join("held"), 0o600)?;
     let door = open_door(&dir)?;
@@ -304,6 +310,13 @@ impl Forwarder {
             self.clear_ports(key);
             self.clients.remove(key);
         }
+    }
+
+    /// Whether there are descriptors for one more of anything: without, whoever waits would be told of over and over.
+    pub(super) fn has_descriptors(&self) -> bool {
+        let pairs = self.relays.len() + self.arriving.len() + self.connecting.len();
+        let others = self.flows.len() + self.pings.len() + self.ports.len() + self.clients.len();
+        2 * pairs + others + RESERVE < self.most
     }
 
     /// Sends a packet, header and all, to a container. Where there is no room it is lost, as packets may be.
