@@ -6,6 +6,7 @@ mod boot;
 mod choose;
 mod commit;
 mod complete;
+mod connect;
 mod cp;
 mod defaults;
 mod env_flags;

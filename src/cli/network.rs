@@ -12,13 +12,12 @@ use serde_json::{Value, json};
 use super::flags::{each, list, many, names, switch, value};
 use super::format::filter::{Filters, Patterns};
 use super::format::{self, Template, headers, json as text, quote};
-use super::network_flags::{address, alias, mac};
+use super::network_flags::address;
 use super::prompt::confirm;
 use super::run_flags::one;
 use super::{Session, out, parse, zone};
-use crate::endpoint::Endpoint;
+use crate::engine::is_not_found;
 use crate::engine::network::{self, Listed, Wanted};
-use crate::engine::{is_not_found, list as containers};
 use crate::error::ResultExt;
 use crate::store::network::Driver;
 use crate::subnet::Subnet;
@@ -347,84 +346,6 @@ pub(super) fn exists_verb(matches: &ArgMatches, session: &mut Session) -> Result
     let engine = session.engine()?;
     let found = network::exists(&engine, one(matches, "name").unwrap_or_default());
     Ok(u8::from(!found.context("cannot look for the network").exit_with(125)?))
-}
-
-pub(super) fn connect_args(command: Command) -> Command {
-    pair(
-        command
-            .arg(value("ip", None, "ADDRESS", "Ask for this IPv4 address"))
-            .arg(value("ip6", None, "ADDRESS", "Ask for this IPv6 address"))
-            .arg(value("mac-address", None, "MAC", "Ask for this hardware address"))
-            .arg(list("alias", None, "NAME", "Add a name of the container in this network"))
-            .arg(list(
-                "link",
-                None,
-                "CONTAINER[:ALIAS]",
-                "Know another container there under a name of its own",
-            ))
-            .arg(
-                value("gw-priority", None, "N", "The default route is the network's with the highest")
-                    .hide(true),
-            ),
-    )
-}
-
-fn pair(command: Command) -> Command {
-    command
-        .arg(Arg::new("network").value_name("NETWORK").required(true))
-        .arg(Arg::new("container").value_name("CONTAINER").required(true))
-}
-
-pub(super) fn connect_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let (name, container) = both(matches);
-    let asked =
-        asked(matches).with_context(|| format!("cannot connect container {container} to network {name}"))?;
-    let engine = session.engine()?;
-    network::connect(&engine, name, container, asked)?;
-    Ok(0)
-}
-
-fn both(matches: &ArgMatches) -> (&str, &str) {
-    (one(matches, "network").unwrap_or_default(), one(matches, "container").unwrap_or_default())
-}
-
-fn asked(matches: &ArgMatches) -> Result<Endpoint> {
-    Ok(Endpoint {
-        ip: one(matches, "ip").map(|ip| address(ip, "v4")).transpose()?,
-        ip6: one(matches, "ip6").map(|ip| address(ip, "v6")).transpose()?,
-        mac: one(matches, "mac-address").map(mac).transpose()?,
-        aliases: many(matches, "alias").into_iter().map(alias).collect::<Result<_>>()?,
-        links: many(matches, "link").into_iter().map(super::network_flags::link).collect::<Result<_>>()?,
-        ..Endpoint::default()
-    })
-}
-
-pub(super) fn disconnect_args(command: Command) -> Command {
-    pair(command.arg(switch("force", Some('f'), "Accepted: it is not asked")))
-}
-
-pub(super) fn disconnect_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let (name, container) = both(matches);
-    let engine = session.engine()?;
-    network::disconnect(&engine, name, container)?;
-    Ok(0)
-}
-
-pub(super) fn reload_args(command: Command) -> Command {
-    command.arg(switch("all", Some('a'), "All containers that run")).arg(names(false, "CONTAINER"))
-}
-
-pub(super) fn reload_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let engine = session.engine()?;
-    let mut names: Vec<String> = many(matches, "names").into_iter().map(str::to_owned).collect();
-    if names.is_empty() || matches.get_flag("all") {
-        names = containers::list(&engine)?.into_iter().filter(|c| c.runs()).map(|c| c.record.id).collect();
-    }
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    each(&names, |name| match network::reload(&engine, name)? {
-        Some(id) => out::out(&format!("{id}\n")),
-        None => Ok(()),
-    })
 }
 
 #[cfg(test)]

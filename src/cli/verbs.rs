@@ -9,6 +9,7 @@ use super::{
 use super::attach;
 use super::commit;
 use super::complete;
+use super::connect;
 use super::cp;
 use super::man;
 use super::network;
@@ -298,12 +299,12 @@ pub(super) static NETWORK: &[Verb] = &[
     verb!("inspect", "Show everything about networks", network::inspect_args, network::inspect_verb),
     verb!("rm", "Remove networks", network::rm_args, network::rm_verb, "remove"),
     verb!("prune", "Remove networks that no container uses", network::prune_args, network::prune_verb),
-    verb!("connect", "Join a container to a network", network::connect_args, network::connect_verb),
+    verb!("connect", "Join a container to a network", connect::connect_args, connect::connect_verb),
     verb!(
         "disconnect",
         "Take a container out of a network",
-        network::disconnect_args,
-        network::disconnect_verb
+        connect::disconnect_args,
+        connect::disconnect_verb
     ),
     verb!(
         "alias",
@@ -320,8 +321,8 @@ pub(super) static NETWORK: &[Verb] = &[
     verb!(
         "reload",
         "Make again what somebody else took away of containers' networks",
-        network::reload_args,
-        network::reload_verb
+        connect::reload_args,
+        connect::reload_verb
     ),
 ];
 

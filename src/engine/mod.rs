@@ -5,6 +5,7 @@ pub mod boot;
 pub mod boot_hooks;
 pub mod commit;
 mod config;
+pub mod connect;
 pub mod copy;
 pub mod create;
 pub mod detach_keys;

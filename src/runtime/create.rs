@@ -161,7 +161,9 @@ impl Init {
                 bail!("cannot start: the container's init ended before it was set up");
             };
             if message == Message::Inside {
-                join(self.pid, Inside::of(fds)?)?;
+                if let Err(error) = join(self.pid, Inside::of(fds)?) {
+                    return Err(self.last_words().unwrap_or(error));
+                }
                 continue;
             }
             match Some((message, fds.into_iter().next())) {
@@ -178,6 +180,22 @@ impl Init {
                 None => {}
             }
         }
+    }
+
+    /// What an init that has ended meanwhile said of why: the reason, too, why nothing could be done with it.
+    fn last_words(&self) -> Option<anyhow::Error> {
+        let mut fds = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        if !rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0) {
+            return None;
+        }
+        // It writes no more, so this ends.
+        while let Ok(Some((message, _))) = self.socket.receive_all() {
+            if let Message::Failed(failure) = message {
+                return Some(failure.into_error());
+            }
+        }
+        None
     }
 
     /// Lets the program run; returns when it does, or with the reason why it cannot (126, 127).
