@@ -40,6 +40,7 @@ mod own;
 mod pause;
 mod person;
 mod relay;
+mod request;
 mod requests;
 mod secrets;
 pub mod serve;
@@ -62,7 +63,7 @@ pub use emulation::hand_over as hand_over_listener;
 pub use guests::{ERR, OUT, TYPED};
 pub use identity::{KEEP_GROUPS, apply_user, extra_groups, keep_groups, moves_of, users_of_image};
 pub use person::{become_person, runtime_dir};
-pub use secrets::variables as secret_variables;
+pub use request::{Wanted, request};
 pub use start::read_spec;
 pub use visit::{Answer, ask, ask_now, connect, stay};
 
