@@ -58,6 +58,8 @@ fn nobody_shares_them(s: &Sandbox) {
 }
 
 fn all_of_a_container_is_its_roots(s: &Sandbox) {
+    let files = s.sh([&AUTO[..], &["-u", "1234"]].concat(), "id -un; stat -c %u:%g /etc/passwd /etc/group");
+    assert_eq!(files.ok(), "1234\n0:0\n0:0", "also what was made anew");
     let script = "stat -c %u:%g / /etc/motd /dev /dev/shm /tmp/t /work /etc/hosts; touch /work/x /etc/x /tmp/t/x /dev/shm/x; \
                   chown 5:6 /etc/x && stat -c %u:%g /etc/x; echo y >>/etc/hosts; su app -c 'id -u'";
     let flags = [&AUTO[..], &["--tmpfs", "/tmp/t:mode=755", "-w", "/work"]].concat();

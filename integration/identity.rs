@@ -74,6 +74,8 @@ fn keep_id(s: &Sandbox) {
             run("stat -c %u:%g /etc/motd /bin/su; touch /etc/motd || echo refused"),
             "0:0\n0:0\nrefused"
         );
+        // Though they were added to it.
+        assert_eq!(run("stat -c %u:%g /etc/passwd; test -w /etc/passwd || echo refused"), "0:0\nrefused");
         assert_eq!(run("stat -c %a /bin/su"), "4755", "set-id bits outlive the change of owner");
     }
     let root = s.sh(["--userns", "keep-id", "-u", "0"], "id -u; touch /etc/new && stat -c %u /etc/new").ok();

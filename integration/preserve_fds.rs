@@ -2,7 +2,14 @@
 
 use crate::sandbox::Sandbox;
 
-for_each_user!(run_gets_them, exec_gets_them, with_an_init, their_ends_are_seen, what_is_refused);
+for_each_user!(
+    run_gets_them,
+    exec_gets_them,
+    more_than_a_socket_holds,
+    with_an_init,
+    their_ends_are_seen,
+    what_is_refused
+);
 
 /// What a shell of this sandbox's user says that ran the script; `$D` is dhow on its store.
 fn shell(s: &Sandbox, script: &str) -> crate::command::Output {
@@ -46,6 +53,17 @@ fn exec_gets_them(s: &Sandbox) {
     assert_eq!(std::fs::read_to_string(s.work.join("nine")).unwrap(), "w\n");
     let without = shell(s, "exec 3<<<three; $D exec c sh -c 'ls /proc/self/fd | tr \"\\n\" \" \"'");
     assert_eq!(without.exits(0).text().trim_end(), "0 1 2 3");
+}
+
+fn more_than_a_socket_holds(s: &Sandbox) {
+    s.detached(["--name", "c"], ["sleep", "1000"]);
+    for verb in ["exec --preserve-fds 400 c", "run --rm --preserve-fds 400 busybox"] {
+        let script = format!(
+            "for n in $(seq 3 402); do eval \"exec $n</dev/null\"; done; $D {verb} sh -c 'ls /proc/self/fd | wc -l'"
+        );
+        // And what `ls` has for the directory.
+        assert_eq!(shell(s, &script).exits(0).text(), "404", "{verb}");
+    }
 }
 
 fn with_an_init(s: &Sandbox) {

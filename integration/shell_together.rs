@@ -11,6 +11,7 @@ for_each_user!(
     those_who_come_and_go_at_once,
     the_last_one_ends_it,
     a_terminal_that_goes_first,
+    one_who_leaves_a_talker,
     the_first_is_killed,
     stop_means_everybody,
     an_interrupt_is_for_one,
@@ -104,6 +105,21 @@ fn a_terminal_that_goes_first(s: &Sandbox) {
     again.write("tty; exit 7\n");
     again.expect("/dev/pts/");
     assert_eq!(again.code(), 7);
+    end(s, "b");
+    assert_eq!(second.code(), 5);
+    wait::until("the box has ended", || (status(s) == "exited 3").then_some(()));
+}
+
+/// What goes on writing to the terminal of the first shell keeps nobody.
+fn one_who_leaves_a_talker(s: &Sandbox) {
+    let mut first =
+        Terminal::start(s.dhow(["shell", "busybox"]).env("PS1", "").env("SHELL", "/bin/ash"), 31, 97);
+    first.write("echo $((1+1))up\n");
+    first.expect("2up");
+    let mut second = lodger(s, "b", 5);
+    first.write("yes & exit 3\n");
+    assert_eq!(first.code(), 3);
+    assert_eq!(status(s), "running 0");
     end(s, "b");
     assert_eq!(second.code(), 5);
     wait::until("the box has ended", || (status(s) == "exited 3").then_some(()));

@@ -83,6 +83,11 @@ pub(super) fn read(matches: &ArgMatches, host: &Host, options: &mut Options) -> 
         return Err(anyhow!("cannot limit a container that has no cgroup"))
             .hint("leave --cgroups=disabled out, or the limits");
     }
+    // It could make, or bring in its image, the node of any disk: only a cgroup refuses to open it.
+    if options.no_cgroup && !host.is_rootless() && !options.privileged {
+        return Err(anyhow!("cannot leave the cgroup out: for root it is what guards the machine's devices"))
+            .hint("give --privileged too, if the container may have them all; a user needs no such guard");
+    }
     if !options.device_rules.is_empty() && (options.no_cgroup || host.is_rootless()) {
         return Err(anyhow!("cannot use --device-cgroup-rule: devices are guarded for root, by a cgroup"))
             .hint("what a user may open on the machine they may open in a container, too: --device");

@@ -1,5 +1,7 @@
 //! shell.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, anyhow};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -21,6 +23,9 @@ use crate::engine::start::StartOptions;
 use crate::error::ResultExt;
 use crate::store::container::Status;
 use crate::store::turn::Turn;
+
+/// A box that is ending has ended by then.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Flags of `run` that a shell decides for itself.
 const DECIDED: &[&str] = &["user", "interactive", "tty", "rootfs", "entrypoint", "init"];
@@ -59,15 +64,21 @@ pub(super) fn shell(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
         let from = asked.target.or(default_image).unwrap_or(MACHINE);
         return make(matches, session, (from, name.map(str::to_owned)), turn, is_terminal);
     }
+    let mut is_leaving_since: Option<Instant> = None;
     loop {
         let (choice, turn) = boxes::settle(&engine, asked)?;
-        let left = match choice {
-            Choice::New { from, name } => make(matches, session, (&from, name), turn, is_terminal).map(Some),
-            Choice::Box(name) => enter(matches, session, &name, turn, is_terminal),
+        let name = match choice {
+            Choice::New { from, name } => return make(matches, session, (&from, name), turn, is_terminal),
+            Choice::Box(name) => name,
         };
-        // It ended just before we were in it, and is to be started.
-        if let Some(code) = left? {
+        if let Some(code) = enter(matches, session, &name, turn, is_terminal)? {
             return Ok(code);
+        }
+        // It ended just before we were in it, and is to be started. A supervisor that an older dhow started lets nobody
+        // stay, and its box would never have ended.
+        if is_leaving_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            return Err(anyhow!("cannot join the box {name}: it neither ends nor lets anybody stay"))
+                .hint(format!("one that an older dhow started does not: enter it by dhow exec -it {name} sh, or end it by dhow stop {name}"));
         }
     }
 }
@@ -92,11 +103,14 @@ fn command(matches: &ArgMatches) -> Vec<String> {
 }
 
 fn look_around(matches: &ArgMatches, session: &Session, from: &str) -> Result<Here> {
-    let here = boxes::here(&session.host, from, matches.get_flag("root"), &command(matches))?;
+    boxes::here(&session.host, from, matches.get_flag("root"), &command(matches))
+}
+
+/// Once it is settled that we go in: who tries again is not told again.
+fn warn(here: &Here) {
     if let Some(text) = &here.warning {
         out::warn(text);
     }
-    Ok(here)
 }
 
 fn make(
@@ -107,6 +121,7 @@ fn make(
     is_terminal: bool,
 ) -> Result<u8> {
     let here = look_around(matches, session, from)?;
+    warn(&here);
     let mut wanted = run_flags::read_for(matches, &session.host, from, command(matches))?;
     if from == MACHINE {
         wanted.from = From::Rootfs { path: MACHINE.into(), throw_away: true };
@@ -152,6 +167,7 @@ fn enter(
     if let Status::Running(state) = reap::decided(&engine.store, &dir)? {
         drop(turn);
         let Some(_stay) = boxes::stay(&dir)? else { return Ok(None) };
+        warn(&here);
         let follows = record.person.map(|p| p.follows).unwrap_or_default();
         if from != MACHINE && now.workdir.is_none() && !follows.iter().any(|f| here.workdir.starts_with(f)) {
             let shown = here.workdir.display();
@@ -162,6 +178,7 @@ fn enter(
         return join(&engine, name, here, now).map(Some);
     }
     session.reach_outside_for(&[name])?;
+    warn(&here);
     let engine = session.engine_as_root()?;
     let (cidfile, pidfile) = (IdFile::claim(matches)?, PidFile::claim(matches)?);
     let signals = Signals::catch()?;

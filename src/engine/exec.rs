@@ -10,18 +10,12 @@ use super::detach_keys::DetachKeys;
 use super::start::terminal_size;
 use super::{Engine, reap, stop};
 use crate::error::ExitWith;
-use crate::fs;
-use crate::host::Ids;
-use crate::oci::runtime::{LinuxNamespaceType, Spec};
-use crate::runtime::Outside;
 use crate::runtime::exec::{self, Entering, Request, null_stdio};
 use crate::runtime::preserved::Preserved;
-use crate::runtime::rootfs::Root;
-use crate::spec::capabilities;
 use crate::store::container::{ContainerDir, State};
 use crate::store::journal::{self, Event};
 use crate::store::person::Person;
-use crate::supervisor::{self, apply_user, become_person, extra_groups, keep_groups};
+use crate::supervisor::{self, Wanted};
 
 /// What to run and how.
 #[derive(Debug, Clone, Default)]
@@ -78,70 +72,18 @@ fn exec_in(
     let entering =
         exec::begin(&engine.host, &init, !options.detach, Some(stdio_of(&options)?)).with_context(about)?;
     let record = dir.record()?;
-    let text = fs::read_to_string(&dir.file("config.json"))?;
-    let spec: Spec = serde_json::from_str(&text)
-        .with_context(|| format!("cannot read {}", dir.file("config.json").display()))?;
-    let mut process = spec.process().clone().context("config.json has no process")?;
-    process.set_args(Some(options.command.clone()));
-    if let Some(dir) = &options.workdir {
-        process.set_cwd(dir.into());
-    }
-    let mut env = process.env().clone().unwrap_or_default();
-    if options.terminal && !env.iter().any(|e| e.starts_with("TERM=")) {
-        env.push("TERM=xterm".into());
-    }
-    for new in super::secret::variables(&engine.store, &record)?.iter().chain(&options.env) {
-        let key = format!("{}=", new.split('=').next().unwrap_or_default());
-        env.retain(|e| !e.starts_with(&key));
-        env.push(new.clone());
-    }
-    crate::supervisor::add_link_variables(&mut env, &engine.store, &record)?;
-    let has_home = env.iter().any(|e| e.starts_with("HOME="));
-    process.set_env(Some(env));
-    if options.privileged {
-        let caps =
-            capabilities::everything(process.capabilities().as_ref(), super::create::held_capabilities()?);
-        process.set_capabilities(caps);
-    }
-    let root = match &state.chroot {
-        Some(path) => Root::open_host(path)?,
-        None => Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid)))?,
-    };
-    let person = options.person.as_ref().or(record.person.as_ref()).filter(|_| options.user.is_none());
-    if let Some(person) = person {
-        become_person(&mut process, person, &root);
-        if root.locate(process.cwd()).is_err() {
-            process.set_cwd(person.home.clone());
-        }
-    } else {
-        let user = options.user.clone().unwrap_or_else(|| record.user.clone());
-        apply_user(&mut process, &user, &extra_groups(&record), has_home, &root)?;
-    }
-    let is_single = engine.current_ids()? == Ids::Single;
-    // With one id another user is one by emulation, which is for those outside.
-    let is_other = is_single && options.user.is_some();
-    let is_inner = person.map_or(state.is_inner && !is_other, |p| p.is_inner);
-    if is_inner && is_single {
-        keep_groups(&mut process);
-    }
-    let user = (process.user().uid(), process.user().gid());
-    let outside =
-        record.ids.as_ref().map(|ids| Outside { root: ids.outside((0, 0)), user: ids.outside(user) });
-    let linux = spec.linux().clone().unwrap_or_default();
-    let namespaces = linux.namespaces().clone().unwrap_or_default();
-    let request = Request {
-        process,
-        namespaces: namespaces.iter().fold(0, |flags, n| flags | kind_flag(n.typ())),
-        seccomp: linux.seccomp().clone().filter(|_| !options.privileged && state.chroot.is_none()),
-        cgroup: state.cgroup.clone().and_then(|c| serde_json::from_value(c).ok()),
+    let privileged = options.privileged.then(super::create::held_capabilities).transpose()?;
+    let wanted = Wanted {
+        command: options.command.clone(),
+        env: &options.env,
+        workdir: options.workdir.as_deref(),
+        user: options.user.as_deref(),
+        person: options.person.as_ref(),
+        privileged,
         terminal: options.terminal.then(terminal_size),
-        emulate: !is_inner && is_single,
-        chroot: state.chroot.clone(),
-        is_inner,
-        outside,
-        n_preserved: options.preserve.len(),
-        limit: None,
     };
+    let mut request = supervisor::request(&engine.store, dir, &record, state, wanted)?;
+    request.n_preserved = options.preserve.len();
     let line = options.command.join(" ");
     let exec_id = super::create::random_id()?;
     let event = |action: String| Event::of_container(&record, action).with("execID", exec_id.as_str());
@@ -159,10 +101,6 @@ fn exec_in(
 struct Entered {
     entering: Entering,
     preserved: Preserved,
-}
-
-fn kind_flag(kind: LinuxNamespaceType) -> i32 {
-    kind as i32
 }
 
 /// The process's streams, where it has no terminal.
@@ -197,11 +135,4 @@ fn run(
     let console = process.console.take();
     let stay = Stay { input: options.interactive, keys: options.detach_keys.clone(), sig_proxy: true };
     follow_process(&process, console, &signals, stay)
-}
-
-impl Engine {
-    /// How ids are mapped in the name space that we are in by now.
-    fn current_ids(&self) -> Result<Ids> {
-        crate::host::current_ids()
-    }
 }

@@ -102,7 +102,7 @@ pub fn claim(store: &Store, record: &mut Record, options: &Options) -> Result<Op
     lock::acquire(&lock, Kind::Exclusive).context("cannot lock the ids of containers")?;
     let taken = taken(store)?;
     let map = |lines: &[IdMapping], ranges: &[IdRange], taken: &[IdMapping]| {
-        let found = assign(size, lines, &|count| pick(ranges, taken, count));
+        let found = find(size, lines, ranges, taken);
         found.with_context(|| format!("no {size} ids are free")).context(about).with_hint(|| hint(store))
     };
     let uids = map(uids, &free.0, &taken.uids)?;
@@ -170,6 +170,13 @@ fn needed(store: &Store, record: &Record, options: &Options) -> Result<u32> {
     Ok((most + 1).max(LEAST))
 }
 
+/// The map of `size` ids, of which `asked` are told; the others are of the ranges, and nobody's.
+fn find(size: u32, asked: &[IdMapping], ranges: &[IdRange], taken: &[IdMapping]) -> Option<Vec<IdMapping>> {
+    // What is asked for may lie in the same ranges, and the kernel takes no id twice.
+    let taken = [taken, asked].concat();
+    assign(size, asked, &|count| pick(ranges, &taken, count))
+}
+
 /// The first place in the ranges where so many ids are nobody's.
 fn pick(ranges: &[IdRange], taken: &[IdMapping], count: u32) -> Option<u32> {
     for range in ranges {
@@ -207,7 +214,8 @@ fn assign(size: u32, asked: &[IdMapping], pick: &dyn Fn(u32) -> Option<u32>) -> 
     let mut outside = if count == 0 { 0 } else { pick(count)? };
     for (inside, count) in gaps {
         asked.push(IdMapping { inside, outside, count });
-        outside += count;
+        // One that ends where all ids end has no next.
+        outside = outside.saturating_add(count);
     }
     asked.sort_by_key(|line| line.inside);
     Some(asked)
@@ -253,6 +261,20 @@ mod tests {
         check(10, &[(8, 7, 4)], &[(0, 1000, 8), (8, 7, 4)]);
         check(4, &[(2, 9, 2), (0, 7, 2)], &[(0, 7, 2), (2, 9, 2)]);
         assert!(assign(10, &[], &|_| None).is_none());
+    }
+
+    #[test]
+    fn no_id_outside_is_given_twice() {
+        let ranges = [IdRange { start: 100, count: 20 }, IdRange { start: u32::MAX - 9, count: 10 }];
+        let check = |asked: (u32, u32, u32), taken: &[(u32, u32, u32)], want: &[(u32, u32, u32)]| {
+            let taken: Vec<_> = taken.iter().copied().map(line).collect();
+            let got = find(10, &[line(asked)], &ranges, &taken).unwrap();
+            assert_eq!(got, want.iter().copied().map(line).collect::<Vec<_>>(), "{asked:?}");
+        };
+        check((0, 7, 1), &[], &[(0, 7, 1), (1, 100, 9)]);
+        check((0, 100, 1), &[], &[(0, 100, 1), (1, 101, 9)]);
+        check((9, 105, 1), &[], &[(0, 106, 9), (9, 105, 1)]);
+        check((0, 7, 1), &[(0, 100, 20)], &[(0, 7, 1), (1, u32::MAX - 9, 9)]);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use super::Engine;
 use crate::error::ResultExt;
 use crate::fs;
 use crate::spec::options;
-use crate::store::Store;
 use crate::store::secret::{self, Secret, Value};
 
 /// A secret that a container is to have, and where its value comes from.
@@ -59,11 +58,6 @@ pub fn from_env(engine: &Engine, name: &str) -> Result<Value> {
     use std::os::unix::ffi::OsStrExt;
     let value = engine.host.env(name).with_context(|| format!("the variable {name} is not set"))?;
     Value(value.as_bytes().to_vec()).checked()
-}
-
-/// The variables that a container has from secrets, for a process in it.
-pub(super) fn variables(store: &Store, record: &crate::store::container::Record) -> Result<Vec<String>> {
-    crate::supervisor::secret_variables(store, record)
 }
 
 /// Makes a secret.

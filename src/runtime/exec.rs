@@ -116,12 +116,13 @@ pub fn begin_from(
 impl Entering {
     /// Prepares the process; `Init::start` lets it run.
     pub fn request(self, request: &Request, preserved: &Preserved) -> Result<Init> {
-        for (number, fd) in preserved.all() {
-            self.socket.send(&Message::Preserved(number), Some(fd))?;
-        }
         let text = serde_json::to_vec(request).context("cannot write the request")?;
         // If `enter` is gone already, its last words on the socket say more than a broken pipe.
         let _ = std::fs::File::from(self.request).write_all(&text);
+        // After the request, which is read first: the socket holds some hundreds of them only.
+        let _ = preserved
+            .all()
+            .try_for_each(|(number, fd)| self.socket.send(&Message::Preserved(number), Some(fd)));
         // Now there is time: the answer is on its way.
         drop(self.executable);
         Init::from_exec(self.socket, self.waiter)

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 /// A descriptor of the root directory.
@@ -111,7 +111,8 @@ impl Root {
         self.locate(&real_path).with_context(|| format!("cannot open {} in the container", path.display()))
     }
 
-    /// Puts a file with these bytes (mode 0644) in the place of whatever has this name, in one step; its parent exists.
+    /// Puts a file with these bytes (mode 0644) in the place of whatever has this name, in one step; its parent exists. It
+    /// belongs to the same user: whoever writes it need not be the container's root.
     pub fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         use std::io::Write;
         let about = || format!("cannot write {} in the container", path.display());
@@ -123,6 +124,12 @@ impl Root {
         // What an earlier start left that was killed.
         let _ = rustix::fs::unlinkat(&dir, &draft, AtFlags::empty());
         let fd = rustix::fs::openat(&dir, &draft, flags, Mode::from_raw_mode(0o644)).with_context(about)?;
+        let before = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        if let Ok(before) = before.or_else(|_| rustix::fs::statat(&dir, c"", AtFlags::EMPTY_PATH)) {
+            let (uid, gid) = (Uid::from_raw(before.st_uid), Gid::from_raw(before.st_gid));
+            // Who has one id can give nothing away, and need not.
+            let _ = rustix::fs::fchown(&fd, Some(uid), Some(gid));
+        }
         let written = rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o644))
             .map_err(std::io::Error::from)
             .and_then(|()| std::fs::File::from(fd).write_all(bytes))

@@ -71,27 +71,36 @@ impl Pieces<'_> {
     fn directory(&mut self, from: &Path, to: &Path) -> Result<()> {
         for name in fs::read_dir(from)? {
             let (from, to) = (from.join(&name), to.join(&name));
-            let Ok(Some(meta)) = fs::symlink_metadata(&from) else { continue };
-            let there = fs::symlink_metadata(&to)?;
-            if there.as_ref().is_some_and(|there| !is_ours(there, &meta)) {
-                continue;
+            match self.entry(&from, &to) {
+                // It went away since it was listed: others work there.
+                Err(_) if matches!(fs::symlink_metadata(&from), Ok(None)) => {}
+                other => other?,
             }
-            if meta.is_dir() {
-                if there.is_none() {
-                    fs::create_dir(&to, meta.permissions().mode() & 0o7777)?;
-                }
-                if !OWN.iter().any(|own| Path::new(own) == from) {
-                    self.piece(&from, &to)?;
-                }
-            } else if meta.is_symlink() && there.is_none() {
-                let target = fs::read_link(&from)?.unwrap_or_default();
-                fs::symlink(&target, &to).with_context(|| format!("cannot link {}", to.display()))?;
-            } else if meta.is_file() {
-                if there.is_none() {
-                    drop(fs::create_new(&to, 0o644)?);
-                }
-                bind_file(&from, &to)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, from: &Path, to: &Path) -> Result<()> {
+        let Ok(Some(meta)) = fs::symlink_metadata(from) else { return Ok(()) };
+        let there = fs::symlink_metadata(to)?;
+        if there.as_ref().is_some_and(|there| !is_ours(there, &meta)) {
+            return Ok(());
+        }
+        if meta.is_dir() {
+            if there.is_none() {
+                fs::create_dir(to, meta.permissions().mode() & 0o7777)?;
             }
+            if !OWN.iter().any(|own| Path::new(own) == from) {
+                self.piece(from, to)?;
+            }
+        } else if meta.is_symlink() && there.is_none() {
+            let target = fs::read_link(from)?.unwrap_or_default();
+            fs::symlink(&target, to).with_context(|| format!("cannot link {}", to.display()))?;
+        } else if meta.is_file() {
+            if there.is_none() {
+                drop(fs::create_new(to, 0o644)?);
+            }
+            bind_file(from, to)?;
         }
         Ok(())
     }

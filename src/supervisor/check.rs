@@ -8,7 +8,7 @@
 //! ```
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -17,13 +17,10 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{apply_user, become_person, extra_groups, hand_over_listener, keep_groups, secrets};
-use crate::fs;
-use crate::host::{self, Ids};
-use crate::oci::runtime::Spec;
+use super::hand_over_listener;
+use super::request::{Wanted, request};
 use crate::runtime::exec::{self, Request, null_stdio};
 use crate::runtime::preserved::Preserved;
-use crate::runtime::rootfs::Root;
 use crate::runtime::sync::{self, Socket};
 use crate::runtime::{role, sealed};
 use crate::store::container::ContainerDir;
@@ -140,7 +137,7 @@ fn check(order: &Order, init: &OwnedFd) -> Result<Outcome> {
     let stdio = [null, write.try_clone().context("cannot copy a descriptor")?, write];
     let began = Instant::now();
     let entering = exec::begin_from(sealed::Executable::own()?, init, true, Some(stdio))?;
-    let mut process = entering.request(&request(order)?, &Preserved::default())?;
+    let mut process = entering.request(&wanted(order)?, &Preserved::default())?;
     if let Some(listener) = process.listener.take() {
         hand_over_listener(&order.dir, listener.as_fd())?;
     }
@@ -172,44 +169,14 @@ fn shown(limit: Duration) -> String {
 }
 
 /// The check as the container's user runs it.
-fn request(order: &Order) -> Result<Request> {
+fn wanted(order: &Order) -> Result<Request> {
     let dir = ContainerDir { path: order.dir.clone() };
     let (record, state) = (dir.record()?, dir.last_state()?.context("it does not run")?);
-    let path = dir.file("config.json");
-    let mut spec: Spec = serde_json::from_str(&fs::read_to_string(&path)?)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let process = spec.process_mut().as_mut().context("config.json has no process")?;
-    process.set_args(Some(order.command.clone()));
-    secrets::add(&mut spec, &super::serve::store_of(&dir.path)?, &record)?;
-    let mut process = spec.process().clone().context("config.json has no process")?;
-    let root = match &state.chroot {
-        Some(path) => Root::open_host(path)?,
-        None => Root::open_host(Path::new(&format!("/proc/{}/root", state.init.pid)))?,
-    };
-    let is_inner = record.person.as_ref().map_or(state.is_inner, |person| person.is_inner);
-    let is_single = host::current_ids()? == Ids::Single;
-    match &record.person {
-        Some(person) => become_person(&mut process, person, &root),
-        None => drop(apply_user(&mut process, &record.user, &extra_groups(&record), record.has_home, &root)?),
-    }
-    if is_inner && is_single {
-        keep_groups(&mut process);
-    }
-    let linux = spec.linux().clone().unwrap_or_default();
-    let namespaces = linux.namespaces().clone().unwrap_or_default();
-    Ok(Request {
-        process,
-        namespaces: namespaces.iter().fold(0, |flags, n| flags | n.typ() as i32),
-        seccomp: linux.seccomp().clone().filter(|_| state.chroot.is_none()),
-        cgroup: state.cgroup.and_then(|cgroup| serde_json::from_value(cgroup).ok()),
-        terminal: None,
-        emulate: !is_inner && is_single,
-        chroot: state.chroot,
-        is_inner,
-        outside: None,
-        n_preserved: 0,
-        limit: Some(order.limit),
-    })
+    let store = super::serve::store_of(&dir.path)?;
+    let wanted = Wanted { command: order.command.clone(), ..Wanted::default() };
+    let mut request = request(&store, &dir, &record, &state, wanted)?;
+    request.limit = Some(order.limit);
+    Ok(request)
 }
 
 struct Gathered {

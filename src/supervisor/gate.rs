@@ -131,11 +131,20 @@ impl Supervised {
     }
 }
 
+/// So many reads take all that a pipe holds, 1 MiB at most (pipe(7)), also where a terminal gives 4 KiB at a time. Without an
+/// end to them a program that goes on writing would keep the command, and us.
+const MOST_READS: u32 = 256;
+
 /// Passes on what a stream holds now. Others may go on writing to it: there is no end to wait for.
 fn empty(relay: &mut Relay, audience: &mut Audience<'_>, control: Option<BorrowedFd<'_>>) {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut n_reads = 0;
     while let Some((fd, events)) = relay.interest() {
         let is_reading = events.contains(PollFlags::IN);
+        n_reads += u32::from(is_reading);
+        if n_reads > MOST_READS {
+            return;
+        }
         let mut fds = vec![PollFd::from_borrowed_fd(fd, events)];
         fds.extend(control.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::empty())));
         let polled = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, is_reading.then_some(&now)));

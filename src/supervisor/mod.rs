@@ -47,6 +47,7 @@ mod person;
 mod port_owner;
 mod ports;
 mod relay;
+mod request;
 mod requests;
 mod rewire;
 mod secrets;
@@ -69,9 +70,8 @@ use serde::{Deserialize, Serialize};
 pub use emulation::hand_over as hand_over_listener;
 pub use guests::{ERR, OUT, TYPED};
 pub use identity::{KEEP_GROUPS, apply_user, extra_groups, keep_groups, moves_of, users_of_image};
-pub use links::add_variables as add_link_variables;
 pub use person::{become_person, runtime_dir};
-pub use secrets::variables as secret_variables;
+pub use request::{Wanted, request};
 pub use start::{read_spec, shares_pids};
 pub use visit::{Answer, ask, ask_now, connect, stay};
 

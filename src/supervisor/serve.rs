@@ -141,11 +141,11 @@ pub(super) fn store_of(path: &Path) -> Result<Store> {
 }
 
 fn note_failure(store: &Store, dir: &ContainerDir, record: &Record, error: &anyhow::Error) -> Result<()> {
-    super::shared::let_go(store, dir, record)?;
+    let let_go = super::shared::let_go(store, dir, record);
     if record.auto_remove {
-        return dir.remove(store);
+        return let_go.and_then(|()| dir.remove(store));
     }
-    dir.write_exit(&failed(error))
+    dir.write_exit(&failed(error)).and(let_go)
 }
 
 /// The end of a run that did not begin.
@@ -408,9 +408,11 @@ impl Supervised {
         if !life.is_cgroup_left && !record.auto_remove {
             let _ = dir.forget_cgroup();
         }
-        super::shared::let_go(&store, &dir, &record)?;
-        let noted =
-            if record.auto_remove { dir.bury(&store).map(Some) } else { dir.write_exit(exit).map(|()| None) };
+        let let_go = super::shared::let_go(&store, &dir, &record);
+        let noted = match record.auto_remove {
+            true => let_go.and_then(|()| dir.bury(&store)).map(Some),
+            false => dir.write_exit(exit).and(let_go).map(|()| None),
+        };
         journal::note_all(&store, &events);
         // What is buried is ours to clear as long as we hold its lock. Any other is free before the last word: who hears
         // it may start the container again at once.

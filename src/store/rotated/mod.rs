@@ -112,14 +112,14 @@ impl Lines {
             }
             // It may be renamed, or go, between the look and the opening. One that is compressed is there before the
             // other goes.
-            let part = match identity(&path)? {
-                Some(_) => fs::open(&path).ok().map(|file| Part::of(file, &path)),
+            let part = match identity(&path)?.and_then(|_| fs::open(&path).ok()) {
+                Some(file) => Part::of(file, &path)?,
                 None => {
                     let path = packed::name(&path);
-                    fs::open(&path).ok().filter(|_| n > 0).map(|file| Part::packed(file, &path))
+                    let Some(file) = fs::open(&path).ok().filter(|_| n > 0) else { continue };
+                    Part::packed(file, &path)?
                 }
             };
-            let Some(part) = part.transpose()? else { continue };
             if self.parts.last().is_some_and(|newest| newest.is(&part)) {
                 break;
             }
