@@ -423,11 +423,11 @@ impl Supervised {
             let _ = control.send(&Control::Exited(exit.code), None);
         }
         guests.tell_end(exit.code);
+        // Nobody waits for the files to go.
+        let cleared = noted.and_then(|grave| grave.map_or(Ok(()), Grave::clear));
         if let Some(joined) = joined {
             joined.leave(&store, &dir);
         }
-        // Nobody waits for the files to go.
-        let cleared = noted?.map_or(Ok(()), Grave::clear);
         drop(lock);
         guests.linger();
         cleared

@@ -66,11 +66,11 @@ impl Inbox {
             .map(|room| libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() })
             .collect();
         let mut headers: Vec<libc::mmsghdr> = Vec::with_capacity(count);
-        for n in 0..count {
+        for (n, part) in parts.iter_mut().enumerate() {
             let mut header: libc::mmsghdr = zeroed();
             header.msg_hdr.msg_name = (&raw mut self.sources[n]).cast();
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_hdr.msg_iov = &raw mut parts[n];
+            header.msg_hdr.msg_iov = &raw mut *part;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = (&raw mut self.controls[n]).cast();
             header.msg_hdr.msg_controllen = CONTROL as _;
@@ -86,7 +86,7 @@ impl Inbox {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
         }
-        let used = |h: &libc::mmsghdr| (h.msg_len as usize, h.msg_hdr.msg_controllen as usize);
+        let used = |h: &libc::mmsghdr| (h.msg_len as usize, h.msg_hdr.msg_controllen);
         self.lengths.extend(headers.iter().take(got as usize).map(used));
         Ok(got as usize)
     }

@@ -116,7 +116,7 @@ impl Poll {
         let happened = self.events.iter().filter_map(|event| {
             let (data, flags) = (event.data.u64(), event.flags);
             let kind = *KINDS.get((data >> 56) as usize)?;
-            Some(Happened { kind, key: Key(data & (1 << 56) - 1), failed: flags.contains(EventFlags::ERR) })
+            Some(Happened { kind, key: Key(data & ((1 << 56) - 1)), failed: flags.contains(EventFlags::ERR) })
         });
         Ok(happened.collect())
     }

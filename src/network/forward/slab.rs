@@ -51,8 +51,7 @@ impl<T> Slab<T> {
         let place = &mut self.places[key.0 as u32 as usize];
         place.0 = place.0.wrapping_add(1);
         self.free.push(key.0 as u32);
-        let thing = place.1.take();
-        thing
+        place.1.take()
     }
 
     /// How many there are.
