@@ -94,6 +94,8 @@ impl Packing {
         if n > 0 && self.offset < size {
             return Ok(false);
         }
+        // Before what it replaces goes: that may be on the disk already.
+        self.to.sync_data().with_context(about)?;
         fs::rename(&self.to_path, &name(&self.from_path))?;
         fs::remove_file(&self.from_path)?;
         Ok(true)
