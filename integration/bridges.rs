@@ -11,6 +11,7 @@ for_root!(
     a_port_that_is_taken_is_told_of,
     the_killed_leave_nothing,
     addresses_run_out,
+    a_device_is_shared,
 );
 
 /// The machine: 198.51.100.1 here, 198.51.100.2 its neighbour. `$D` is dhow; `get ADDRESS PORT` says `hello` or nothing.
@@ -182,6 +183,28 @@ $D rm -f one >/dev/null
 $D run --rm --network small busybox true
 $D network create --subnet 198.51.100.128/25 clash 2>err && exit 1
 grep -q 'which this machine has a route to' err
+"#,
+    );
+}
+
+fn a_device_is_shared(s: &Sandbox) {
+    on_a_machine(
+        s,
+        r#"
+$D network create -d macvlan --subnet 198.51.100.0/24 --gateway 198.51.100.2 -o parent=eth0 lan >/dev/null
+server web --network lan --ip 198.51.100.77
+is "from outside" "$(get_out 198.51.100.77 80)" hello
+is "the way out" "$($D exec web ip route | grep -c 'default via 198.51.100.2')" 1
+$D restart -t 0 web >/dev/null
+until [ "$(get_out 198.51.100.77 80)" = hello ]; do :; done
+$D network disconnect lan web
+is "left" "$($D exec web ip link | grep -c eth0 || true)" 0
+$D network connect --ip 198.51.100.77 lan web
+is "joined again" "$(get_out 198.51.100.77 80)" hello
+$D rm -f web >/dev/null; $D network rm lan >/dev/null
+$D network create -d macvlan --subnet 203.0.113.0/24 -o parent=none0 lan >/dev/null
+$D run --rm --network lan busybox true 2>err && exit 1
+grep -q 'cannot use the device none0: this machine has none of that name' err
 "#,
     );
 }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::firewall;
 use super::link::{self, Pair};
 use super::netlink::{Batch, Family, Refused, Socket};
-use super::plan::{Bridge, Mac, Plan};
+use super::plan::{Bridge, Mac, OnDevice, Plan};
 use crate::error::ResultExt;
 use crate::fs;
 
@@ -78,8 +78,30 @@ pub fn apply(place: &Place, plan: &Plan, pid: i32, inside: &Socket) -> Result<Me
         batch.acknowledge();
         place.route.run(&batch)??;
     }
+    plan.devices.iter().try_for_each(|device| add_device(place, device, pid, inside))?;
     set_inside(plan, inside)?;
     allow(place, plan, !made.is_empty())
+}
+
+/// Makes a link on a device of the machine, unless it is there.
+fn add_device(place: &Place, device: &OnDevice, pid: i32, inside: &Socket) -> Result<()> {
+    let OnDevice { join, kind, mode, parent } = device;
+    if link::find(inside, &join.interface)?.is_some() {
+        return Ok(());
+    }
+    let about = || format!("cannot use the device {parent}");
+    let found = link::find(&place.route, parent)?;
+    let found = found.context("this machine has none of that name").with_context(about)?;
+    let mtu = join.bridge.mtu.unwrap_or(found.mtu);
+    let pair = Pair { link: "", bridge: 0, mtu, interface: &join.interface, mac: join.mac, pid };
+    let mut batch = Batch::new();
+    link::add_on_device(&mut batch, kind, *mode, found.index, pair);
+    batch.acknowledge();
+    place
+        .route
+        .run(&batch)?
+        .with_context(about)
+        .hint(format!("the kernel needs {kind}, and the device may carry only one kind of such links"))
 }
 
 /// What published ports need of bridge and link, and nothing else does.
@@ -99,7 +121,7 @@ fn unless_gone(refused: Refused) -> std::result::Result<(), Refused> {
 /// Addresses and routes inside.
 fn set_inside(plan: &Plan, inside: &Socket) -> Result<()> {
     let mut batch = Batch::new();
-    for join in &plan.joins {
+    for join in plan.joins.iter().chain(plan.devices.iter().map(|device| &device.join)) {
         let found = link::find(inside, &join.interface)?;
         let index = found.with_context(|| format!("cannot find {} in the container", join.interface))?.index;
         link::set_up(&mut batch, index);
@@ -113,6 +135,9 @@ fn set_inside(plan: &Plan, inside: &Socket) -> Result<()> {
 /// The firewall's part. Most starts find all in place, and add their own.
 fn allow(place: &Place, plan: &Plan, is_new: bool) -> Result<Met> {
     let bridges: Vec<&str> = plan.joins.iter().map(|join| join.bridge.link.as_str()).collect();
+    if bridges.is_empty() {
+        return Ok(Met::Whole);
+    }
     let own = firewall::of_container(plan);
     if !is_new && firewall::is_whole(&place.filter, &bridges)? {
         match firewall::add(&place.filter, &own) {
@@ -241,9 +266,17 @@ pub fn undo(place: &Place, plan: &Plan) -> Result<()> {
     removed
 }
 
+/// Takes those links away that have no other end.
+pub fn remove_inside(plan: &Plan, inside: &Socket) -> Result<()> {
+    let mut batch = Batch::new();
+    plan.devices.iter().for_each(|device| link::remove(&mut batch, &device.join.interface));
+    batch.acknowledge();
+    Ok(inside.run(&batch)?.or_else(unless_gone)?)
+}
+
 /// Takes the ports away, so that they can be given to others.
 pub fn unpublish(place: &Place, plan: &Plan) -> Result<()> {
-    let ports_only = Plan { joins: Vec::new(), ports: plan.ports.clone() };
+    let ports_only = Plan { ports: plan.ports.clone(), ..Plan::default() };
     firewall::remove(&place.filter, &firewall::of_container(&ports_only))
 }
 

@@ -119,7 +119,7 @@ pub fn add_pair(batch: &mut Batch, pair: Pair<'_>) {
 /// A link with an address of its own on a device of the machine: `macvlan` or `ipvlan`, with the mode's number.
 pub fn add_on_device(batch: &mut Batch, kind: &str, mode: u32, parent: u32, pair: Pair<'_>) {
     let about = format!("make a {kind} link");
-    batch.add(libc::RTM_NEWLINK, new_flags(), about, &header(0, UP, UP), |a| {
+    batch.add(libc::RTM_NEWLINK, new_flags(), about, &header(0, 0, 0), |a| {
         a.text(IFLA_IFNAME, pair.interface);
         a.number(IFLA_MTU, pair.mtu);
         a.number(IFLA_LINK, parent);

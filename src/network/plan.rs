@@ -1,10 +1,11 @@
 //! What joining a container comes to: records and claimed addresses -> links, addresses, routes, rules. Pure.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::endpoint::Published;
-use crate::store::network::Network;
 use crate::store::network::wired::{End, Wired};
+use crate::store::network::{Driver, Network};
 
 /// A hardware address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,11 +43,26 @@ pub struct Join {
     pub is_trusted: bool,
 }
 
+/// A link of its own on a device of the machine, without bridge and firewall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnDevice {
+    /// Its interface, addresses and gateways; neither bridge nor end in the place.
+    pub join: Join,
+    /// `macvlan` or `ipvlan`.
+    pub kind: &'static str,
+    /// How containers on it reach each other: the kernel's number.
+    pub mode: u32,
+    /// The device.
+    pub parent: String,
+}
+
 /// All that is to be brought about for one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// In the order of its wiring.
     pub joins: Vec<Join>,
+    /// Those of its networks that are no bridges.
+    pub devices: Vec<OnDevice>,
     /// What comes for a port of the host, and goes to which address of the container.
     pub ports: Vec<(Published, Vec<IpAddr>)>,
 }
@@ -75,14 +91,41 @@ pub fn plan(wired: &Wired, networks: &[Network], is_trusted: bool) -> Plan {
         .collect(),
         is_trusted,
     };
-    let joins = wired.ends.iter().zip(networks).enumerate().map(join).collect();
+    let (mut joins, mut devices) = (Vec::new(), Vec::new());
+    for (n, (end, network)) in wired.ends.iter().zip(networks).enumerate() {
+        let join = join((n, (end, network)));
+        match network.driver {
+            Driver::Bridge => joins.push(join),
+            driver => {
+                let (kind, mode) = mode(driver, &network.options);
+                let parent = network.options.get("parent").cloned().unwrap_or_default();
+                devices.push(OnDevice { join, kind, mode, parent });
+            }
+        }
+    }
     // What comes from outside reaches the end by which the answers go back.
     let address = |way: Option<usize>, is_v6: bool| {
-        way.and_then(|n| wired.ends[n].addresses().find(|address| address.is_ipv6() == is_v6))
+        way.filter(|n| networks.get(*n).is_none_or(|network| network.driver == Driver::Bridge))
+            .and_then(|n| wired.ends[n].addresses().find(|address| address.is_ipv6() == is_v6))
     };
     let targets: Vec<IpAddr> = address(way4, false).into_iter().chain(address(way6, true)).collect();
     let ports = wired.ports.iter().map(|port| (port.clone(), targets.clone())).collect();
-    Plan { joins, ports }
+    Plan { joins, devices, ports }
+}
+
+/// Kind and mode of links on a device (linux/if_link.h), from docker's options.
+fn mode(driver: Driver, options: &BTreeMap<String, String>) -> (&'static str, u32) {
+    let key = format!("{}_mode", driver.word());
+    let word = options.get("mode").or(options.get(&key)).map_or("", String::as_str);
+    match (driver, word) {
+        (Driver::Ipvlan, "l3") => ("ipvlan", 1),
+        (Driver::Ipvlan, "l3s") => ("ipvlan", 2),
+        (Driver::Ipvlan, _) => ("ipvlan", 0),
+        (_, "private") => ("macvlan", 1),
+        (_, "vepa") => ("macvlan", 2),
+        (_, "passthru") => ("macvlan", 8),
+        _ => ("macvlan", 4),
+    }
 }
 
 /// The bridge of a network.

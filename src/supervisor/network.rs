@@ -86,8 +86,9 @@ impl Joined {
         let route = Socket::from(inside.route.try_clone().context("cannot copy a socket")?);
         let plan = self.plan();
         // Those of the run before: our sockets have kept its name space.
-        if self.inside.take().is_some() {
+        if let Some(before) = self.inside.take() {
             apply::remove_links(&self.place, &plan)?;
+            apply::remove_inside(&plan, &Socket::from(before.route))?;
         }
         let met = apply::apply(&self.place, &plan, pid, &route)
             .context("cannot join the container to its networks")?;

@@ -177,7 +177,7 @@ impl Datagrams {
 
     /// Which door a token belongs to.
     pub fn door_of(token: u64) -> usize {
-        (token - Datagrams::FIRST >> 20) as usize
+        ((token - Datagrams::FIRST) >> 20) as usize
     }
 
     /// Passes on what came to the door `n`; whether anything came.

@@ -87,12 +87,14 @@ impl Joined {
         let links = |wired: &Wired| wired.ends.iter().map(|end| end.link.clone()).collect::<Vec<_>>();
         let only = |plan: &Plan, links: &[String]| Plan {
             joins: plan.joins.iter().filter(|join| links.contains(&join.link)).cloned().collect(),
+            devices: plan.devices.iter().filter(|on| links.contains(&on.join.link)).cloned().collect(),
             ports: Vec::new(),
         };
         let leaving = only(before, &links(gone));
         if !leaving.joins.is_empty() {
             apply::undo(&self.place, &leaving)?;
         }
+        apply::remove_inside(&leaving, &route)?;
         let new: Vec<String> = self
             .wired
             .ends
@@ -101,7 +103,7 @@ impl Joined {
             .map(|end| end.link.clone())
             .collect();
         let coming = only(&after, &new);
-        if !coming.joins.is_empty() {
+        if coming != Plan::default() {
             apply::apply(&self.place, &coming, pid, &route)
                 .context("cannot join the container to its networks")?;
         }

@@ -90,7 +90,7 @@ pub struct Starting<'a> {
 /// Starts a container, joined to its networks; what works less well than asked for is told to `warn`.
 pub fn start(
     starting: Starting<'_>,
-    mut joined: Option<&mut Joined>,
+    joined: Option<&mut Joined>,
     warn: &mut dyn FnMut(String),
 ) -> Result<Running> {
     let Starting { store, dir, record, begin, .. } = starting;
@@ -115,7 +115,7 @@ pub fn start(
     }
     let cgroup = make_cgroup(dir, &spec, record, begin, warn)?;
     let chroot = chroot_of(&root.0, begin);
-    let started = run(starting, &spec, (root, inner), cgroup.as_ref(), joined.as_deref_mut());
+    let started = run(starting, &spec, (root, inner), cgroup.as_ref(), joined);
     drop(held);
     let shares_pids = shares_pids(&spec);
     let (init, pid, streams, emulation, gate, names) = match started {
