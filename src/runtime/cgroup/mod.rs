@@ -257,7 +257,9 @@ impl Shortfall {
             self.0.len() - 1
         });
         let limits = &mut self.0[at].1;
-        if !limits.iter().any(|l| l == limit) {
+        // Whoever limits memory limits swap along with it, and did not ask for that by name.
+        let goes_without_saying = |l: &String| l == limit || (l == "memory limit" && limit == "swap limit");
+        if !limits.iter().any(goes_without_saying) {
             limits.push(limit.to_owned());
         }
     }
