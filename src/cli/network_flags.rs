@@ -45,9 +45,8 @@ pub(super) fn add(command: Command) -> Command {
         .arg(switch("publish-all", Some('P'), "Publish all that is exposed"))
 }
 
-/// Reads them into `options`, whose host name is read already. Nothing is looked up. `by_default` is where a container is of
-/// which nothing was said.
-pub(super) fn read(matches: &ArgMatches, by_default: Network, options: &mut Options) -> Result<()> {
+/// Reads them into `options`, whose host name is read already. Nothing is looked up.
+pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
     for text in many(matches, "expose") {
         options.expose.extend(exposed(text)?);
     }
@@ -64,7 +63,12 @@ pub(super) fn read(matches: &ArgMatches, by_default: Network, options: &mut Opti
     if typed.is_empty() {
         typed.extend(one(matches, "default-network"));
     }
-    // An empty list says that nobody asked.
+    // An empty list says that nobody asked. The host's network then, unless something is asked of one of its own.
+    let of_its_own = ["ip", "ip6", "mac-address", "network-alias"];
+    let is_own = of_its_own.iter().any(|flag| matches.contains_id(flag))
+        || options.publish_all
+        || !(options.publish.is_empty() && options.links.is_empty());
+    let by_default = if is_own { Network::Own } else { Network::Host };
     (options.network, options.networks) =
         if typed.is_empty() { (by_default, Vec::new()) } else { networks(&typed)? };
     for_the_first(matches, options)?;
@@ -374,7 +378,7 @@ mod tests {
             Err(error) => return error.to_string(),
         };
         let mut options = Options::default();
-        if let Err(error) = read(&matches, Network::Host, &mut options) {
+        if let Err(error) = read(&matches, &mut options) {
             return error.root_cause().to_string();
         }
         let mode = match &options.network {

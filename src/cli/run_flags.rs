@@ -219,7 +219,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
     };
     mount_flags::read(matches, &mut options)?;
     user_flags::read(matches, &mut options)?;
-    network_flags::read(matches, crate::engine::wiring::by_default(host), &mut options)?;
+    network_flags::read(matches, &mut options)?;
     namespace_flags::read(matches, &mut options)?;
     env_flags::read(matches, host, &mut options)?;
     host_flags::read(matches, host, &mut options)?;

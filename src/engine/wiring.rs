@@ -5,21 +5,9 @@ use anyhow::{Result, anyhow};
 use super::Engine;
 use crate::endpoint::{DEFAULT, Endpoint, Network, Port, Wiring};
 use crate::error::ResultExt;
-use crate::host::{Host, Ids};
 use crate::spec::Options;
 use crate::store::container::ContainerDir;
 use crate::store::network;
-
-/// Where a container is of which nothing was said: on the default network where we may make it, which in a container around
-/// us takes CAP_NET_ADMIN; on the host's otherwise.
-pub fn by_default(host: &Host) -> Network {
-    let may = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN);
-    if host.ids == Ids::Root && !host.is_rootless() && may.unwrap_or(false) {
-        Network::Own
-    } else {
-        Network::Host
-    }
-}
 
 /// Whether a container is where it is because nothing was said: then another place will do.
 pub fn is_by_default(options: &Options) -> bool {
