@@ -168,7 +168,7 @@ fn health_checks_in_a_chroot(s: &Sandbox) {
         dhow inspect c --format '{{(index .State.Health.Log 0).Output}}'; dhow healthcheck run c && echo well; dhow rm -f c; \
         dhow run -d --name d --health-interval 100ms --health-timeout 200ms --health-retries 1 --health-on-failure kill \
             --health-cmd '(sleep 7654 &); setsid sleep 7655' inner sleep 1000 >/dev/null 2>&1; \
-        dhow wait d; cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 765[45] ' || true; dhow rm d";
+        dhow wait d; cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c -x '765[45]' || true; dhow rm d";
     let out = nested(s, &[], script).exits(0);
     assert_eq!(out.text(), "0\n0\n/tmp\nhello\n0\n\nwell\nc\n137\n0\nd", "{}", out.report());
     s.assert_nothing_left();
