@@ -136,6 +136,7 @@ fn restart_the_verb(s: &Sandbox) {
 
 fn restart_of_what_is_to_be_removed(s: &Sandbox) {
     s.detached(["--name", "a", "--rm"], ["sh", "-c", "echo x >> /runs; sleep 1000"]);
+    wait::until("the first run", || (s.dhow(["exec", "a", "cat", "/runs"]).output().code == 0).then_some(()));
     s.dhow(["restart", "-t", "0", "a"]).ok();
     wait::until("both runs", || (s.dhow(["exec", "a", "cat", "/runs"]).ok() == "x\nx").then_some(()));
     s.dhow(["stop", "-t", "0", "a"]).ok();

@@ -97,7 +97,7 @@ fn end(engine: &Engine, dir: &ContainerDir, options: StopOptions) -> Result<()> 
         return Err(anyhow!("it does not get through its start"));
     }
     end_run(engine, dir, &status, options, &record)?;
-    await_end(engine, dir, &status)?;
+    await_end(engine, dir, &status, !record.restart.is_no())?;
     if !options.is_removal {
         journal::note(&engine.store, &Event::of_container(&record, "stop"));
     }
@@ -146,17 +146,23 @@ pub(super) fn end_run(
 /// Between two looks at what nobody announces.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// Returns when the supervisor of this run is gone, or when somebody has begun another run meanwhile.
-fn await_end(engine: &Engine, dir: &ContainerDir, status: &Status) -> Result<()> {
+/// Returns when the supervisor of this run is gone, or when somebody has begun another run meanwhile, or will: what
+/// `is_marked` as ended by a person is not any more.
+fn await_end(engine: &Engine, dir: &ContainerDir, status: &Status, is_marked: bool) -> Result<()> {
     let (Status::Running(state) | Status::Paused(state) | Status::Restarting(state, _)) = status else {
         return Ok(());
     };
     let Some(supervisor) = container::open_process(state.supervisor) else { return Ok(()) };
-    let init = status.run().map(|run| run.init);
     while !ends_within(&supervisor, Some(MOMENT))? {
-        match reap::settled(&engine.store, dir) {
-            Ok(now) if now.run().is_some_and(|run| Some(run.init) != init) => return Ok(()),
-            _ => {}
+        // Also when that run is over already: one that fails at once is mostly between two runs.
+        let is_another = match reap::settled(&engine.store, dir) {
+            Ok(Status::Running(now) | Status::Paused(now) | Status::Restarting(now, _)) => {
+                now.init != state.init
+            }
+            _ => false,
+        };
+        if is_another || (is_marked && !dir.is_marked_stopped()) {
+            return Ok(());
         }
     }
     Ok(())
