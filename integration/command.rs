@@ -267,5 +267,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        leftovers::is_waited_for(&self.child);
     }
 }

@@ -107,6 +107,11 @@ pub fn is_awaited(child: &Child) {
     AWAITED.lock().unwrap_or_else(PoisonError::into_inner).insert(child.id() as i32);
 }
 
+/// Its wait is over: the number is another's before long.
+pub fn is_waited_for(child: &Child) {
+    AWAITED.lock().unwrap_or_else(PoisonError::into_inner).remove(&(child.id() as i32));
+}
+
 /// Reaps for ever, as every init should: a zombie in a container's pid name space keeps its init from ending. Children that
 /// are waited for at once are told from orphans by their age. A busy machine may keep one of our own threads from its
 /// `wait` for seconds, so those of our own session, which no container's process is in, are given a minute.

@@ -68,9 +68,11 @@ fn status(status: &Status, health: Option<&str>, now: Timestamp) -> String {
         Status::Restarting(_, exit) => {
             format!("Restarting ({}) {}", exit.code, human::ago(exit.finished_at, now))
         }
-        Status::Exited(exit) => format!("Exited ({}) {}", exit.code, human::ago(exit.finished_at, now)),
+        Status::Exited(exit) | Status::Starting(Some(exit)) => {
+            format!("Exited ({}) {}", exit.code, human::ago(exit.finished_at, now))
+        }
         Status::Dead(_) => "Exited (137)".to_owned(),
-        Status::Created | Status::Starting => "Created".to_owned(),
+        Status::Created | Status::Starting(None) => "Created".to_owned(),
     }
 }
 

@@ -64,7 +64,7 @@ pub fn open(engine: &mut Engine, wanted: &str) -> Result<Files> {
                 }
                 dir.wait_unlocked()?;
             }
-            Status::Starting => bail!("it does not get through its start"),
+            Status::Starting(_) => bail!("it does not get through its start"),
             Status::Restarting(..) => bail!("it is restarting: wait until it runs"),
             _ => return of_stopped(engine, dir, record),
         }

@@ -101,8 +101,8 @@ fn state(status: &Status, last: Option<&State>) -> Value {
         Status::Paused(state) => of("paused", true, state.init.pid, None),
         // Docker says so of a container that is about to run again.
         Status::Restarting(_, exit) => of("restarting", true, 0, Some(exit)),
-        Status::Created | Status::Starting => of("created", false, 0, None),
-        Status::Exited(exit) => of("exited", false, 0, Some(exit)),
+        Status::Created | Status::Starting(None) => of("created", false, 0, None),
+        Status::Exited(exit) | Status::Starting(Some(exit)) => of("exited", false, 0, Some(exit)),
         Status::Dead(_) => of("exited", false, 0, None),
     }
 }

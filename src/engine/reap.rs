@@ -20,14 +20,16 @@ use crate::store::{Store, draft};
 /// removed if it was to be (`NotFound` then).
 pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
     let status = dir.status()?;
-    let is_dead = matches!(status, Status::Dead(_));
-    let lives = status.is_alive();
     // A supervisor that was killed while it started or cleared away leaves no more than its cgroup.
-    if lives || (!is_dead && dir.noted_cgroup().is_none() && !wired::is_noted(dir)) {
+    let is_left = matches!(status, Status::Dead(_)) || dir.noted_cgroup().is_some() || wired::is_noted(dir);
+    if status.is_alive() || !is_left {
         return Ok(status);
     }
     // The lock is ours while we tidy, so that a start at this moment waits for its turn.
     let Some(_lock) = dir.try_lock()? else { return dir.status() };
+    // What looked dead was perhaps a start at that very moment, whose run has ended by itself since.
+    let status = dir.noted(false);
+    let is_dead = matches!(status, Status::Dead(_));
     if let Status::Dead(state) = &status {
         thaw(state);
     }
@@ -67,7 +69,7 @@ pub fn decided(store: &Store, dir: &ContainerDir) -> Result<Status> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let status = settled(store, dir)?;
-        if !matches!(status, Status::Starting) || Instant::now() > deadline {
+        if !matches!(status, Status::Starting(_)) || Instant::now() > deadline {
             return Ok(status);
         }
         pause();
@@ -84,7 +86,7 @@ pub fn settle_name(store: &Store, name: &str) -> Result<()> {
 pub fn let_die(store: &Store, name: &str) -> Result<bool> {
     let deadline = Instant::now() + Duration::from_secs(1);
     let may_be_dying = || match container::find(store, name).and_then(|dir| dir.status()) {
-        Ok(Status::Starting) => true,
+        Ok(Status::Starting(_)) => true,
         Ok(Status::Running(state) | Status::Paused(state) | Status::Restarting(state, _)) => {
             container::open_process(state.supervisor).is_none_or(|s| has_ended(&s))
         }

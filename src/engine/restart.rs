@@ -21,7 +21,9 @@ pub fn restart(engine: &Engine, wanted: &str, options: StopOptions) -> Result<bo
         let what = match &status {
             Status::Running(_) | Status::Paused(_) => Control::RunAgain,
             Status::Restarting(..) => Control::Hurry,
-            Status::Starting => return Err(anyhow!("it does not get through its start")).with_context(about),
+            Status::Starting(_) => {
+                return Err(anyhow!("it does not get through its start")).with_context(about);
+            }
             _ => return Ok(false),
         };
         match supervisor::ask_now(&dir, &what).with_context(about)? {

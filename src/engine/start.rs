@@ -123,7 +123,7 @@ pub fn start_changed(
                 return Err(anyhow!("cannot start {wanted}: it is paused"))
                     .hint(format!("unpause it: dhow unpause {wanted}"));
             }
-            Status::Starting => anyhow::bail!("cannot start {wanted}: another start does not get through"),
+            Status::Starting(_) => anyhow::bail!("cannot start {wanted}: another start does not get through"),
             _ => {}
         }
         // Those who wait for a container's end hold the lock for a moment when it comes.

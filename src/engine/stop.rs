@@ -93,7 +93,7 @@ fn end(engine: &Engine, dir: &ContainerDir, options: StopOptions) -> Result<()> 
         // From here on its supervisor starts it no more; but it may have done so since we looked.
         status = reap::decided(&engine.store, dir)?;
     }
-    if let Status::Starting = status {
+    if let Status::Starting(_) = status {
         return Err(anyhow!("it does not get through its start"));
     }
     end_run(engine, dir, &status, options, &record)?;

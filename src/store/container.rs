@@ -239,12 +239,16 @@ impl ContainerDir {
             Err(_) if fs::metadata(&self.path)?.is_none() => return Err(self.not_found()),
             other => other?,
         };
-        let held = lock::is_held(&lock).context("cannot look at the container's lock")?;
+        Ok(self.noted(lock::is_held(&lock).context("cannot look at the container's lock")?))
+    }
+
+    /// What its notes mean, given whether a supervisor holds the lock.
+    pub fn noted(&self, held: bool) -> Status {
         // A note that cannot be read (the disk was full, the machine lost power) is none: the lock decides.
         // The end first: a removal between the two looks must not leave a state without an end, which is one that runs.
         let exit: Option<Exit> = read_json(&self.file("exit.json")).unwrap_or(None);
         let state: Option<State> = read_json(&self.file("state.json")).unwrap_or(None);
-        Ok(Status::of(held, state, exit))
+        Status::of(held, state, exit)
     }
 
     /// The state of the last start, whether it still holds or not.

@@ -65,8 +65,9 @@ pub struct Exit {
 pub enum Status {
     /// Never started.
     Created,
-    /// Its supervisor lives and has not said yet that the program runs.
-    Starting,
+    /// Its supervisor lives and has not said yet that the program runs, or somebody clears away what a run left. How it ended
+    /// the last time, as long as that holds: it is what a person is told.
+    Starting(Option<Exit>),
     /// The program runs.
     Running(State),
     /// The program is there and all its processes are stopped.
@@ -88,7 +89,7 @@ impl Status {
                 None if state.paused => Status::Paused(state),
                 None => Status::Running(state),
             },
-            (true, ..) => Status::Starting,
+            (true, _, exit) => Status::Starting(exit),
             (false, _, Some(exit)) => Status::Exited(exit),
             (false, Some(state), None) => Status::Dead(state),
             (false, None, None) => Status::Created,
@@ -97,7 +98,7 @@ impl Status {
 
     /// Whether a supervisor lives: it can be neither started nor removed.
     pub fn is_alive(&self) -> bool {
-        matches!(self, Status::Starting | Status::Running(_) | Status::Paused(_) | Status::Restarting(..))
+        matches!(self, Status::Starting(_) | Status::Running(_) | Status::Paused(_) | Status::Restarting(..))
     }
 
     /// The notes of the run, if there are processes.
@@ -111,11 +112,11 @@ impl Status {
     /// Docker's word for it.
     pub fn word(&self) -> &'static str {
         match self {
-            Status::Created | Status::Starting => "created",
+            Status::Created | Status::Starting(None) => "created",
             Status::Running(_) => "running",
             Status::Paused(_) => "paused",
             Status::Restarting(..) => "restarting",
-            Status::Exited(_) | Status::Dead(_) => "exited",
+            Status::Exited(_) | Status::Dead(_) | Status::Starting(Some(_)) => "exited",
         }
     }
 }

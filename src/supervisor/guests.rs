@@ -130,18 +130,7 @@ impl Guests {
         let Some(door) = &self.door else { return };
         let Ok(socket) = rustix::net::accept_with(door, flags) else { return };
         if self.guests.len() < MOST {
-            self.guests.push(Guest {
-                socket: socket.into(),
-                attached: None,
-                queue: VecDeque::new(),
-                queued: 0,
-                missing: 0,
-                end: None,
-                awaits_end: false,
-                awaits_check: false,
-                stays: false,
-                gone: false,
-            });
+            self.guests.push(Guest::new(socket.into()));
         }
     }
 
@@ -285,6 +274,21 @@ impl Guests {
 }
 
 impl Guest {
+    fn new(socket: Socket) -> Guest {
+        Guest {
+            socket,
+            attached: None,
+            queue: VecDeque::new(),
+            queued: 0,
+            missing: 0,
+            end: None,
+            awaits_end: false,
+            awaits_check: false,
+            stays: false,
+            gone: false,
+        }
+    }
+
     fn show(&mut self, stream: Stream, bytes: &[u8]) {
         let kind = match stream {
             Stream::Out => OUT,
@@ -321,15 +325,67 @@ impl Guest {
         }
         // The room is given back: one that lagged once costs nothing from then on.
         self.queue = VecDeque::new();
-        if self.missing > 0 && self.socket.send(&Control::Missing(self.missing), None).is_ok() {
+        if self.missing > 0 && self.takes(&Control::Missing(self.missing)) {
             self.missing = 0;
         }
         if self.missing == 0
             && let Some(code) = self.end
-            && self.socket.send(&Control::Exited(code), None).is_ok()
+            && self.takes(&Control::Exited(code))
         {
             self.end = None;
             self.gone = true;
         }
+    }
+
+    /// Whether it takes this message now. One that is not there any more is gone: poll(2) would say for ever that it can be
+    /// told.
+    fn takes(&mut self, message: &Control) -> bool {
+        let Err(error) = self.socket.send(message, None) else { return true };
+        let is_full =
+            matches!(error.downcast_ref().copied(), Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS));
+        self.gone |= !is_full;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::sync;
+
+    #[test]
+    fn one_that_is_killed_keeps_nobody_at_the_end() {
+        let (socket, peer) = sync::pair().unwrap();
+        let mut guests = Guests { door: None, guests: vec![Guest::new(socket)] };
+        guests.await_end(0);
+        drop(peer);
+        guests.tell_end(0);
+        guests.linger();
+        assert!(guests.guests.is_empty());
+    }
+
+    #[test]
+    fn one_that_lags_hears_the_end_last() {
+        let (socket, peer) = sync::pair().unwrap();
+        rustix::io::ioctl_fionbio(&socket, true).unwrap();
+        let mut guests = Guests { door: None, guests: vec![Guest::new(socket)] };
+        guests.attach(0, Attach { stdout: true, ..Attach::default() });
+        for _ in 0..3000 {
+            guests.show(Stream::Out, &[b'x'; 1000]);
+        }
+        guests.tell_end(7);
+        assert_eq!(guests.guests.len(), 1, "what it has not read is kept for it");
+        let reader = std::thread::spawn(move || {
+            let mut bytes = vec![0; PACKET];
+            let mut last = Vec::new();
+            while let Ok((length @ 1.., _)) = rustix::net::recv(peer.as_fd(), &mut bytes, RecvFlags::empty())
+            {
+                last = bytes[..length].to_vec();
+            }
+            last
+        });
+        guests.linger();
+        drop(guests);
+        assert!(String::from_utf8(reader.join().unwrap()).unwrap().contains("Exited"));
     }
 }
