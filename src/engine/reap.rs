@@ -21,8 +21,9 @@ use crate::store::{Store, draft};
 pub fn settled(store: &Store, dir: &ContainerDir) -> Result<Status> {
     let status = dir.status()?;
     // A supervisor that was killed while it started or cleared away leaves no more than its cgroup.
-    let is_left = matches!(status, Status::Dead(_)) || dir.noted_cgroup().is_some() || wired::is_noted(dir);
-    if status.is_alive() || !is_left {
+    let is_left =
+        || matches!(status, Status::Dead(_)) || dir.noted_cgroup().is_some() || wired::is_noted(dir);
+    if status.is_alive() || !is_left() {
         return Ok(status);
     }
     // The lock is ours while we tidy, so that a start at this moment waits for its turn.

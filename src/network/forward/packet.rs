@@ -352,7 +352,7 @@ mod tests {
                     let mut other = frame.clone();
                     other[at] = byte;
                     if let Some(syn) = Syn::read(&other) {
-                        (syn.frame_from(6), syn.refusal());
+                        let _ = (syn.frame_from(6), syn.refusal());
                     }
                 }
             }
