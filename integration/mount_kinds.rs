@@ -4,8 +4,12 @@ use std::fs;
 
 use serde_json::Value;
 
+use rustix::process::Signal;
+
+use crate::leftovers::{kill_own, parent};
 use crate::sandbox::Sandbox;
 use crate::volumes::{data_image, names, run};
+use crate::wait;
 
 for_each_user!(
     the_long_form,
@@ -14,6 +18,7 @@ for_each_user!(
     options_of_the_driver,
     one_file_system_for_all_who_use_it,
     many_use_it_first_at_once,
+    one_that_hangs_keeps_nobody_from_it,
     inspect_shows_mounts,
     mistakes_are_told,
     layers_are_seen_as_one,
@@ -153,6 +158,42 @@ fn many_use_it_first_at_once(s: &Sandbox) {
         .collect();
     assert!(all.iter_mut().all(|run| run.code() == 0), "each sees what all others wrote");
     s.dhow(["volume", "rm", "t", "u"]).ok();
+}
+
+fn one_that_hangs_keeps_nobody_from_it(s: &Sandbox) {
+    s.dhow(["volume", "create", "t", "-o", "type=tmpfs", "-o", "device=tmpfs"]).ok();
+    let supervisor = |name: &str| parent(s.inspect(name, "{{.State.Pid}}").parse().unwrap()).unwrap();
+    let volume = ["-v", "t:/t", "--stop-timeout", "0"];
+    s.detached([&volume[..], &["--name", "xx"]].concat(), ["sleep", "1000"]);
+    s.detached([&volume[..], &["--name", "yy"]].concat(), ["sleep", "1000"]);
+    s.dhow(["exec", "xx", "sh", "-c", "echo x >/t/x"]).ok();
+    // Whoever of the two is asked first, the other one answers.
+    for name in ["xx", "yy"] {
+        let pid = supervisor(name);
+        kill_own(pid, Signal::STOP);
+        assert_eq!(s.sh(volume, "cat /t/x").ok(), "x");
+        kill_own(pid, Signal::CONT);
+    }
+    // Where all hang they are waited for, also by several at once: each has it once they go on.
+    let pids = ["xx", "yy"].map(supervisor);
+    pids.iter().for_each(|pid| kill_own(*pid, Signal::STOP));
+    let mut all = ["1", "2"].map(|n| {
+        let run = s.dhow(["run", "--rm"]).args(volume);
+        run.args(["busybox", "sh", "-c", "cat /t/x && touch /t/$0", n]).spawn_with(|_| ())
+    });
+    wait::until("both are made", || {
+        (fs::read_dir(s.store.join("containers")).unwrap().count() >= 4).then_some(())
+    });
+    pids.iter().for_each(|pid| kill_own(*pid, Signal::CONT));
+    assert!(all.iter_mut().all(|run| run.code() == 0));
+    assert_eq!(s.dhow(["exec", "yy", "ls", "/t"]).ok(), "1\n2\nx");
+    // One that is killed meanwhile is nobody to wait for.
+    s.dhow(["kill", "yy"]).ok();
+    s.dhow(["wait", "yy"]).ok();
+    kill_own(pids[0], Signal::STOP);
+    let mut last = s.dhow(["run", "--rm"]).args(volume).args(["busybox", "ls", "/t"]).spawn_with(|_| ());
+    kill_own(pids[0], Signal::KILL);
+    assert_eq!(last.code(), 0);
 }
 
 fn inspect_shows_mounts(s: &Sandbox) {

@@ -6,23 +6,27 @@
 //! (`Control::Share`), also across the user name spaces of one user; the kernel counts.
 //!
 //! Invariant: who decides whether there is one already has the volume's lock, and never waits for another supervisor with
-//! it: that one may be waiting for the lock.
+//! it: that one may be waiting for the lock, or hang, and then all others would with it.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::Control;
 use super::visit::try_connect;
+use crate::error::ResultExt;
 use crate::fs;
 use crate::oci::runtime::{Mount, Spec};
 use crate::runtime::mount;
 use crate::runtime::rootfs::Root;
+use crate::runtime::sync::Socket;
 use crate::store::Store;
 use crate::store::container::{ContainerDir, Record, SHARED};
 use crate::store::volume;
@@ -81,58 +85,100 @@ fn is_mounted(data: &Path) -> bool {
 /// Takes part in a volume: in the mount that others have, or by making one.
 fn take(store: &Store, dir: &ContainerDir, name: &str, data: &Path) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
+    let mut given: Option<(ContainerDir, OwnedFd)> = None;
     loop {
         let file = volume::open_lock(store, name)?;
         lock::acquire(&file, Kind::Exclusive).context("cannot lock it")?;
-        let tree = match of_others(store, dir, name)? {
-            Others::Have(tree) => tree,
-            Others::HaveNone => make(store, name)?,
-            Others::AreBusy if Instant::now() > deadline => {
-                bail!("a container that uses it does not answer");
-            }
-            Others::AreBusy => {
-                drop(file);
-                process::pause(Duration::from_millis(2));
-                continue;
-            }
+        let holders = holders(store, dir, name)?;
+        // Who gave it to us may have let go since, the last of all: then what we were given is nobody's any more.
+        let tree = given.take().filter(|(giver, _)| holders.iter().any(|holder| holder.path == giver.path));
+        let tree = match tree {
+            Some((_, tree)) => Some(tree),
+            None if holders.is_empty() => Some(make(store, name)?),
+            None => None,
         };
-        mount::attach(tree, Root::open_host(data)?).context("cannot mount it")?;
-        fs::create_dir_all(&dir.file(SHARED), 0o700)?;
-        return fs::open_or_create(&dir.file(SHARED).join(name), 0o600).map(drop);
+        if let Some(tree) = tree {
+            mount::attach(tree, Root::open_host(data)?).context("cannot mount it")?;
+            fs::create_dir_all(&dir.file(SHARED), 0o700)?;
+            return fs::open_or_create(&dir.file(SHARED).join(name), 0o600).map(drop);
+        }
+        drop(file);
+        given = ask(holders, name, deadline)?;
+        if given.is_none() {
+            process::pause(Duration::from_millis(2));
+        }
     }
 }
 
-/// What other containers have of a volume.
-enum Others {
-    /// This is a clone of their mount.
-    Have(OwnedFd),
-    /// None of them has it mounted.
-    HaveNone,
-    /// One may have it, and cannot be asked yet.
-    AreBusy,
-}
-
-fn of_others(store: &Store, own: &ContainerDir, name: &str) -> Result<Others> {
-    let mut are_busy = false;
+/// The other containers whose supervisors have it mounted.
+fn holders(store: &Store, own: &ContainerDir, name: &str) -> Result<Vec<ContainerDir>> {
+    let mut all = Vec::new();
     for user in volume::users(store)?.remove(name).unwrap_or_default() {
         let dir = ContainerDir::of(store, &user.id);
         let is_one = dir.path != own.path && fs::metadata(&dir.file(SHARED).join(name))?.is_some();
         // One that was killed has left its mark.
-        let lives = || dir.open_lock().is_ok_and(|lock| lock::is_held(lock).unwrap_or(false));
-        if !is_one || !lives() {
-            continue;
-        }
-        let Some(socket) = try_connect(&dir)? else {
-            are_busy = true;
-            continue;
-        };
-        if socket.send(&Control::Share(name.to_owned()), None).is_ok()
-            && let Some((Control::Done, Some(tree))) = socket.receive::<Control>()?
-        {
-            return Ok(Others::Have(tree));
+        if is_one && dir.open_lock().is_ok_and(|lock| lock::is_held(lock).unwrap_or(false)) {
+            all.push(dir);
         }
     }
-    Ok(if are_busy { Others::AreBusy } else { Others::HaveNone })
+    Ok(all)
+}
+
+/// A clone of the mount of one of them. They are asked one after the other, and one that hangs delays the next by a moment
+/// only. `None`: none of them can be asked yet, or those who could are ending: look again.
+fn ask(holders: Vec<ContainerDir>, name: &str, deadline: Instant) -> Result<Option<(ContainerDir, OwnedFd)>> {
+    let mut asked = Vec::new();
+    let about = |silent: &ContainerDir| {
+        anyhow!("container {} uses it, and its supervisor does not answer", silent.id())
+    };
+    let hint = "what hangs can be ended: dhow rm -f CONTAINER";
+    let mut silent = holders.first().cloned();
+    for holder in holders {
+        let Some(socket) = try_connect(&holder)? else { continue };
+        if socket.send(&Control::Share(name.to_owned()), None).is_ok() {
+            asked.push((holder, socket));
+        }
+        if let Some(given) = hear(&mut asked, Duration::from_millis(100))? {
+            return Ok(Some(given));
+        }
+    }
+    while let Some((holder, _)) = asked.first() {
+        silent = Some(holder.clone());
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        if let Some(given) = hear(&mut asked, left)? {
+            return Ok(Some(given));
+        }
+    }
+    match silent {
+        Some(silent) if Instant::now() >= deadline => Err(about(&silent)).hint(hint),
+        _ => Ok(None),
+    }
+}
+
+/// Waits until one of them answers, and forgets who answered with nothing.
+fn hear(asked: &mut Vec<(ContainerDir, Socket)>, most: Duration) -> Result<Option<(ContainerDir, OwnedFd)>> {
+    let time = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos().into() };
+    let mut fds: Vec<PollFd<'_>> =
+        asked.iter().map(|(_, socket)| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)).collect();
+    if fds.is_empty() {
+        return Ok(None);
+    }
+    match rustix::event::poll(&mut fds, Some(&time)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error).context("cannot wait for the supervisors of others"),
+    }
+    let Some(n) = fds.iter().position(|fd| !fd.revents().is_empty()) else { return Ok(None) };
+    drop(fds);
+    let (holder, socket) = asked.swap_remove(n);
+    match socket.receive::<Control>()? {
+        Some((Control::Done, Some(tree))) => Ok(Some((holder, tree))),
+        Some((Control::Failed(failure), _)) => Err(failure.into_error()),
+        // It is ending, or has ended.
+        _ => Ok(None),
+    }
 }
 
 fn make(store: &Store, name: &str) -> Result<OwnedFd> {
