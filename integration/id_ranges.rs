@@ -15,6 +15,7 @@ for_users_with_many_ids!(
     volumes_and_secrets,
     a_terminal_is_the_users,
     two_at_once,
+    one_whose_ids_cannot_be_told,
     own_maps,
     what_is_refused,
 );
@@ -187,6 +188,17 @@ fn two_at_once(s: &Sandbox) {
     assert_eq!(starts.len(), names.len());
 }
 
+fn one_whose_ids_cannot_be_told(s: &Sandbox) {
+    s.dhow([&["create", "--name", "one"], &AUTO[..], &["busybox", "true"]].concat()).ok();
+    let id = s.inspect("one", "{{.Id}}");
+    std::fs::write(s.store.join("containers").join(&id).join("record.json"), "{\"id\": tru").unwrap();
+    s.sh(AUTO, "true").output().exits(125).complains(&id).complains("dhow rm");
+    // Whoever shares the caller's ids takes none.
+    s.sh([""; 0], "true").ok();
+    s.dhow(["rm", &id]).ok();
+    s.sh(AUTO, "true").ok();
+}
+
 fn own_maps(s: &Sandbox) {
     let flags = ["--uidmap", "0:2000:1000", "--uidmap", "1000:5000:1100"];
     let lines = "cat /proc/self/uid_map /proc/self/gid_map | awk '{print $1\":\"$2\":\"$3}'";
@@ -198,6 +210,13 @@ fn own_maps(s: &Sandbox) {
     if s.user == User::Root && crate::user::User::Ranges.account().is_some() {
         let shown = s.sh(["--subuidname", "dhowsub", "--subgidname", "dhowsub"], lines).ok();
         assert!(shown.lines().count() >= 2 && shown.starts_with("0:"), "{shown}");
+    }
+    if s.user == User::Ranges {
+        // Their own, which a user can have anyway, and those that follow them.
+        let shown = s.sh(["--subuidname", &s.account.name, "--subgidname", &s.account.name], lines).ok();
+        assert!(shown.lines().count() >= 2 && shown.starts_with("0:1:"), "{shown}");
+        let beyond = s.sh(["--uidmap", "0:4000000:10"], "true").output().exits(125);
+        beyond.complains("0:4000000:10").complains("does not have");
     }
     s.sh(["--subuidname", "nosuchname"], "true").output().exits(125).complains("/etc/subuid");
 }

@@ -11,6 +11,7 @@ for_each_user!(
     of_several,
     times,
     all_of_dockers_keys,
+    what_it_was_attached_to,
     what_was_asked_for,
     sizes,
     other_types,
@@ -151,6 +152,34 @@ const KEYS: &[(&str, &str)] = &[
          GlobalIPv6Address GlobalIPv6PrefixLen DNSNames",
     ),
 ];
+
+fn what_it_was_attached_to(s: &Sandbox) {
+    let shown = |name: &str| {
+        s.inspect(
+            name,
+            "{{with .Config}}{{.AttachStdin}} {{.AttachStdout}} {{.AttachStderr}} {{.StdinOnce}}{{end}}",
+        )
+    };
+    let run = |name: &str, flags: &[&str]| {
+        s.dhow(["run", "--name", name]).args(flags).args(["busybox", "true"]).ok();
+        shown(name)
+    };
+    assert_eq!(run("one", &[]), "false true true false");
+    assert_eq!(run("two", &["-i"]), "true true true true");
+    assert_eq!(run("three", &["-d"]), "false false false false");
+    assert_eq!(run("four", &["-di"]), "false false false false");
+    assert_eq!(run("five", &["-a", "stderr"]), "false false true false");
+    assert_eq!(run("six", &["-i", "-a", "stdout"]), "false true false false");
+    let create = |name: &str, flags: &[&str]| {
+        s.dhow(["create", "--name", name]).args(flags).args(["busybox", "true"]).ok();
+        shown(name)
+    };
+    assert_eq!(create("seven", &[]), "false true true false");
+    assert_eq!(create("eight", &["-i"]), "true true true true");
+    assert_eq!(create("nine", &["-i", "-a", "stdin"]), "true false false true");
+    assert_eq!(s.inspect("four", "{{.Config.OpenStdin}}"), "true");
+    s.dhow(["create", "-a", "nosuch", "busybox", "true"]).output().exits(125).complains("nosuch");
+}
 
 fn all_of_dockers_keys(s: &Sandbox) {
     s.dhow(["create", "--name", "c1", "--network", "none", "busybox", "true"]).ok();

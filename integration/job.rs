@@ -19,6 +19,7 @@ for_each_user!(
     quiet_keeps_streams_apart,
     quiet_about_much,
     quiet_with_a_terminal,
+    switches_that_are_off,
     jitter,
     time_zones,
     no_environment_and_no_streams,
@@ -185,6 +186,29 @@ fn quiet_about_much(s: &Sandbox) {
     assert!(out.stdout == all.repeat(20), "{} bytes came", out.stdout.len());
     assert!(out.stderr.is_empty(), "{}", out.report());
     s.sh(["--quiet-ok", "-v", &format!("{dir}:/b:ro")], &script.replace("exit 1", "exit 0")).ok();
+}
+
+/// To docker, and so to its users' scripts, `--rm=false` is no `--rm`.
+fn switches_that_are_off(s: &Sandbox) {
+    let run = |flags: &[&str]| s.dhow(["run"]).args(flags).args(["busybox", "true"]).output();
+    run(&["--rm=false", "--restart", "on-failure", "--name", "one"]).exits(0);
+    run(&["--rmi=false", "-d", "--name", "two"]).exits(0);
+    run(&["--replace=false", "--if-running", "replace", "--name", "one"]).exits(0);
+    run(&["--quiet-ok=false", "-d", "--name", "two", "--replace"]).exits(0);
+    s.dhow(["boot", "--print", "--install=false", "--uninstall=false"]).ok();
+    run(&["--rmi", "-d"]).exits(125).complains("--detach");
+    run(&["--rm", "--restart", "always"]).exits(125).complains("conflicting options");
+    run(&["--replace", "--if-running", "skip", "--name", "one"]).exits(125).complains("--replace");
+    s.dhow(["boot", "--print", "--install"]).output().exits(125).complains("--install");
+    s.dhow(["network", "alias", "--add", "--remove", "n", "one", "a"])
+        .output()
+        .exits(125)
+        .complains("--remove");
+    s.dhow(["login", "--password-stdin", "-p", "x", "registry.invalid"])
+        .output()
+        .exits(125)
+        .complains("--password");
+    s.dhow(["logout", "--all", "registry.invalid"]).output().exits(125).complains("--all");
 }
 
 fn quiet_with_a_terminal(s: &Sandbox) {

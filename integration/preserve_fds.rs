@@ -97,5 +97,8 @@ fn what_is_refused(s: &Sandbox) {
         let out = shell(s, &format!("exec 4</dev/null; $D run --rm {flags} busybox true")).exits(125);
         out.complains(about);
     }
+    // One that is open, and cannot be copied.
+    let script = "exec 63</dev/null; ulimit -n 64; $D run --rm --preserve-fd 63 busybox true";
+    shell(s, script).exits(125).complains("63: there is no room").complains("ulimit -n");
     s.assert_nothing_left();
 }

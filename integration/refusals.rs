@@ -5,6 +5,8 @@ use crate::sandbox::{NONE, Sandbox};
 for_each_user!(
     malformed_image_names,
     unknown_flags_and_verbs,
+    values_that_no_flag_takes,
+    what_is_for_the_engine_to_judge,
     unknown_images_and_containers,
     programs_that_cannot_run,
     odd_stores,
@@ -46,6 +48,71 @@ fn unknown_flags_and_verbs(s: &Sandbox) {
     assert!(out.code != 0 && out.error_text().contains("--no-such-flag"), "{}", out.report());
     // A flag after the image is the program's own.
     assert_eq!(s.dhow(["run", "--rm", "busybox", "echo", "--rm", "-e", "--", "x"]).ok(), "--rm -e -- x");
+}
+
+fn values_that_no_flag_takes(s: &Sandbox) {
+    for line in [
+        "stop -t xyz c",
+        "restart -t xyz c",
+        "rm -f -t xyz c",
+        "rm -f=xyz c",
+        "ps -n xyz",
+        "ps --filter xyz",
+        "ps --xyz",
+        "update --cpus xyz c",
+        "update -m xyz c",
+        "update --memory-swap xyz c",
+        "update --cpu-shares xyz c",
+        "update --pids-limit xyz c",
+        "exec -e =xyz c true",
+        "exec --preserve-fds xyz c true",
+        "wait --timeout xyz c",
+        "wait --condition xyz c",
+        "attach --sig-proxy=xyz c",
+        "commit --pause=xyz c",
+        "volume create --label =xyz v",
+        "volume ls --filter xyz",
+        "volume create --uid xyz v",
+        "network create --label =xyz n",
+        "network ls --filter xyz",
+        "network prune --filter xyz",
+        "images --filter xyz",
+        "image prune --filter xyz",
+        "container prune --filter xyz",
+        "system prune --filter xyz",
+        "search --limit xyz busybox",
+        "search --filter xyz busybox",
+        "events --filter xyz",
+        "create --cpus xyz busybox",
+        "create --stop-timeout xyz busybox",
+        "run --cpus xyz busybox",
+        "run --restart xyz busybox",
+        "pull --retry xyz busybox:1",
+    ] {
+        refused(s.dhow(line.split(' ')), 125, "xyz");
+    }
+    s.assert_nothing_left();
+}
+
+/// Docker's command line knows nothing of these, and its daemon's refusals are 1.
+fn what_is_for_the_engine_to_judge(s: &Sandbox) {
+    s.dhow(["create", "--name", "one", "busybox", "true"]).ok();
+    for line in [
+        "stop -s xyz one",
+        "kill -s xyz one",
+        "logs -n xyz one",
+        "logs --since xyz one",
+        "ps --filter xyz=1",
+        "update --restart xyz one",
+        "exec --env-file xyz one true",
+        "start --detach-keys xyz one",
+        "volume create -o xyz v",
+        "network create --subnet xyz n",
+        "events --since xyz",
+        "inspect --type xyz one",
+    ] {
+        refused(s.dhow(line.split(' ')), 1, "xyz");
+    }
 }
 
 fn unknown_images_and_containers(s: &Sandbox) {

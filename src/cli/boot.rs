@@ -3,28 +3,23 @@
 use anyhow::Result;
 use clap::{ArgMatches, Command};
 
-use super::flags::switch;
+use super::flags::{exclude, switch};
 use super::{Session, out};
 use crate::engine::boot::{self, Outcome};
 use crate::engine::boot_hooks;
 
 pub(super) fn boot_args(command: Command) -> Command {
-    let alone = |name: &'static str, others: [&'static str; 2], help: &'static str| {
-        switch(name, None, help).conflicts_with_all(others)
-    };
     command
         .arg(switch("once", None, "Do nothing if it was done since the machine started"))
         .arg(switch("quiet", Some('q'), "Print nothing but errors"))
-        .arg(alone(
-            "print",
-            ["install", "uninstall"],
-            "Show an entry for cron and a unit for systemd that run it",
-        ))
-        .arg(alone("install", ["print", "uninstall"], "Put both in place"))
-        .arg(alone("uninstall", ["print", "install"], "Take both away"))
+        .arg(switch("print", None, "Show an entry for cron and a unit for systemd that run it"))
+        .arg(switch("install", None, "Put both in place"))
+        .arg(switch("uninstall", None, "Take both away"))
 }
 
 pub(super) fn boot_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
+    exclude(matches, "print", &["install", "uninstall"])?;
+    exclude(matches, "install", &["uninstall"])?;
     let engine = session.engine()?;
     if matches.get_flag("print") {
         let hooks = boot_hooks::hooks(&engine)?;

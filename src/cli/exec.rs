@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use clap::{Arg, ArgMatches, Command};
 
-use super::flags::{detach_keys, list, many, read_detach_keys, switch, value};
+use super::flags::{detach_keys, list, many, of_flag, read_detach_keys, switch, value};
 use super::run::code_of;
 use super::run_flags::one;
 use super::{Session, fd_flags, parse};
@@ -46,7 +46,7 @@ pub(super) fn exec_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
         env.extend(parse::env_file(file.as_ref(), &of_host)?);
     }
     for word in many(matches, "env") {
-        env.extend(parse::env(word, &of_host)?);
+        env.extend(of_flag(parse::env(word, &of_host))?);
     }
     let options = ExecOptions {
         command: command.iter().map(|w| (*w).to_owned()).collect(),
@@ -59,7 +59,7 @@ pub(super) fn exec_verb(matches: &ArgMatches, session: &mut Session) -> Result<u
         privileged: matches.get_flag("privileged"),
         person: None,
         detach_keys: read_detach_keys(matches)?,
-        preserve: fd_flags::read(matches)?,
+        preserve: of_flag(fd_flags::read(matches))?,
     };
     let engine = session.engine()?;
     Ok(code_of(crate::engine::exec::exec(&engine, name, options)?))

@@ -1,12 +1,12 @@
 //! Making and reading flags, for all verbs; and doing a thing for each of the names that were typed.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, ArgMatches};
 
 use super::out;
 use crate::engine::detach_keys::DetachKeys;
-use crate::error;
+use crate::error::{self, ResultExt};
 
 /// What stands for the word that a switch may have. No help shows it: that would be on every other line.
 const SWITCH: &str = "ON";
@@ -59,6 +59,24 @@ pub(super) fn list(long: &'static str, short: Option<char>, name: &'static str, 
     }
 }
 
+/// Reads what a flag says: what is no such value ends with 125 whatever the verb, as every mistake about flags. What docker
+/// leaves to its daemon to judge (signals, moments, restart policies) keeps the verb's own code, and is not read by this.
+pub(super) fn of_flag<T>(read: Result<T>) -> Result<T> {
+    read.exit_with(125)
+}
+
+/// Refuses two flags that cannot both be meant. Not clap's to do: to it a switch that is said to be off is there.
+pub(super) fn exclude(matches: &ArgMatches, one: &str, others: &[&str]) -> Result<()> {
+    let is_meant = |name: &str| match matches.try_get_one::<bool>(name) {
+        Ok(switch) => switch.copied().unwrap_or(false),
+        Err(_) => matches.try_contains_id(name).unwrap_or(false),
+    };
+    match others.iter().find(|other| is_meant(one) && is_meant(other)) {
+        Some(other) => of_flag(Err(anyhow!("cannot use --{one} together with --{other}"))),
+        None => Ok(()),
+    }
+}
+
 /// --detach-keys.
 pub(super) fn detach_keys() -> Arg {
     value("detach-keys", None, "KEYS", "Keys that leave it to itself, none for no such keys (ctrl-p,ctrl-q)")
@@ -93,6 +111,28 @@ pub(super) fn each(names: &[&str], mut act: impl FnMut(&str) -> Result<()>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_off_excludes_nothing() {
+        let check = |line: &str, is_fine: bool| {
+            let command = clap::Command::new("x").args([
+                switch("rmi", None, ""),
+                switch("detach", Some('d'), ""),
+                value("what", None, "", ""),
+            ]);
+            let matches = command.try_get_matches_from(line.split(' ')).unwrap();
+            let excluded = exclude(&matches, "rmi", &["detach", "what", "of-another-verb"]);
+            assert_eq!(excluded.is_ok(), is_fine, "{line}");
+            assert!(excluded.is_ok() || error::exit_code(&excluded.unwrap_err()) == 125);
+        };
+        check("x", true);
+        check("x --rmi", true);
+        check("x -d --what=1", true);
+        check("x --rmi=false -d", true);
+        check("x --rmi -d=false", true);
+        check("x --rmi -d", false);
+        check("x --rmi=true --what=1", false);
+    }
 
     #[test]
     fn switches_take_a_word_as_in_docker_and_the_last_one_wins() {

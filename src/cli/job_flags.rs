@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::{ArgMatches, Command};
 
-use super::flags::{switch, value};
+use super::flags::{exclude, switch, value};
 use super::run_flags::one;
 use crate::engine::Engine;
 use crate::engine::overlap::{self, IfRunning};
@@ -27,19 +27,13 @@ pub(super) fn add_common(command: Command) -> Command {
 /// Flags of run alone.
 pub(super) fn add(command: Command) -> Command {
     command
-        .arg(
-            value(
-                "if-running",
-                None,
-                "WHAT",
-                "skip, wait, replace or fail, if a container of this name runs",
-            )
-            .conflicts_with("replace"),
-        )
-        .arg(
-            switch("rmi", None, "Remove container and image when it ends, unless others use the image")
-                .conflicts_with("detach"),
-        )
+        .arg(value(
+            "if-running",
+            None,
+            "WHAT",
+            "skip, wait, replace or fail, if a container of this name runs",
+        ))
+        .arg(switch("rmi", None, "Remove container and image when it ends, unless others use the image"))
         .arg(switch("quiet-ok", None, "Print the output only if it fails"))
         .arg(value("jitter", None, "DURATION", "Wait up to so long before, by chance"))
 }
@@ -55,6 +49,8 @@ pub(super) struct Job {
 
 /// Reads them; `matches` may be of create.
 pub(super) fn read(matches: &ArgMatches) -> Result<Job> {
+    exclude(matches, "if-running", &["replace"])?;
+    exclude(matches, "rmi", &["detach"])?;
     let of_run = |name: &str| matches.try_get_one::<String>(name).ok().flatten().map(String::as_str);
     let replace = matches.get_flag("replace");
     let word = of_run("if-running").or(replace.then_some("replace"));

@@ -41,21 +41,18 @@ pub(super) fn stay(matches: &ArgMatches, input: bool) -> Result<Stay> {
     Ok(Stay { input, keys: read_detach_keys(matches)?, sig_proxy })
 }
 
-/// Adds what only `run` has: `-a`, and how to stay.
-pub(super) fn add_run(command: Command) -> Command {
-    add_stay(command).arg(list(
-        "attach",
-        Some('a'),
-        "STREAM",
-        "stdin, stdout or stderr: be there for these only",
-    ))
+/// `-a`.
+pub(super) fn attach_arg() -> Arg {
+    list("attach", Some('a'), "STREAM", "stdin, stdout or stderr: be there for these only")
 }
 
-/// How `run` starts a container: in the background, with all streams, or with those of `-a`.
+/// How `run`, or what `create` made, starts a container: in the background, with all streams, or with those of `-a`.
 pub(super) fn start_options(matches: &ArgMatches, interactive: bool) -> Result<StartOptions> {
     let streams = many(matches, "attach");
-    let may_leave = !matches.get_one("sig-proxy").copied().unwrap_or(true);
-    match (matches.get_flag("detach"), streams.is_empty()) {
+    // Neither flag is one of create.
+    let switch = |name: &str| matches.try_get_one::<bool>(name).ok().flatten().copied();
+    let may_leave = !switch("sig-proxy").unwrap_or(true);
+    match (switch("detach").unwrap_or(false), streams.is_empty()) {
         (true, true) => return Ok(StartOptions::default()),
         (true, false) => {
             return Err(anyhow!("cannot use both --detach and --attach: conflicting options"))

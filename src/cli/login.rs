@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgMatches, Command};
 
-use super::flags::{switch, value};
+use super::flags::{exclude, of_flag, switch, value};
 use super::registry_flags::{boolean, tls_verify};
 use super::run_flags::one;
 use super::{Session, ask, out};
@@ -22,7 +22,7 @@ pub(super) fn login_args(command: Command) -> Command {
     command
         .arg(value("username", Some('u'), "USER", "User name"))
         .arg(value("password", Some('p'), "PASSWORD", "Password, for all on this machine to see"))
-        .arg(switch("password-stdin", None, "Take the password from stdin").conflicts_with("password"))
+        .arg(switch("password-stdin", None, "Take the password from stdin"))
         .arg(value("authfile", None, "FILE", "Keep the credentials in FILE [env: REGISTRY_AUTH_FILE]"))
         .arg(tls_verify("tls-verify"))
         .arg(value("cert-dir", None, "DIR", "Trust the authorities in DIR, and show its client certificate"))
@@ -35,6 +35,7 @@ fn server() -> Arg {
 }
 
 pub(super) fn login(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
+    exclude(matches, "password-stdin", &["password"])?;
     let server = Server::parse(one(matches, "server"))?;
     let host = &session.host;
     let authfile = one(matches, "authfile").map(Path::new);
@@ -164,7 +165,7 @@ fn refused(error: anyhow::Error, server: &Server, login: &Credentials) -> anyhow
 
 pub(super) fn logout_args(command: Command) -> Command {
     command
-        .arg(switch("all", Some('a'), "From all registries").conflicts_with("server"))
+        .arg(switch("all", Some('a'), "From all registries"))
         .arg(value("authfile", None, "FILE", "Forget what is in FILE [env: REGISTRY_AUTH_FILE]"))
         .arg(server())
 }
@@ -173,6 +174,9 @@ pub(super) fn logout(matches: &ArgMatches, session: &mut Session) -> Result<u8> 
     let host = &session.host;
     let authfile = one(matches, "authfile").map(Path::new);
     if matches.get_flag("all") {
+        if let Some(server) = one(matches, "server") {
+            return of_flag(Err(anyhow!("cannot log out of {server} alone and, by --all, of all")));
+        }
         let (gone, errors) = credentials::erase_all(host, authfile)?;
         for key in &gone {
             out::out(&format!("Removing login credentials for {key}\n"))?;

@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, Command};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::flags::{each, list, many, names, switch, value};
+use super::flags::{each, list, many, names, of_flag, switch, value};
 use super::format::filter::{Filters, Patterns};
 use super::format::{self, Template, headers, json as text, quote};
 use super::network_flags::address;
@@ -110,7 +110,7 @@ fn wanted(matches: &ArgMatches, name: &str) -> Result<Wanted> {
         v6: matches.get_flag("ipv6"),
         internal: matches.get_flag("internal"),
         no_dns: matches.get_flag("disable-dns"),
-        labels: many(matches, "label").into_iter().map(parse::label).collect::<Result<_>>()?,
+        labels: of_flag(many(matches, "label").into_iter().map(parse::label).collect())?,
         options,
     })
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::Session;
-use super::flags::{many, switch};
+use super::flags::{exclude, many, switch};
 use super::network_flags;
 use super::run_flags::one;
 use crate::engine::network_alias::{self, Change};
@@ -12,7 +12,7 @@ use crate::engine::network_alias::{self, Change};
 pub(super) fn args(command: Command) -> Command {
     let word = |id: &'static str, shown: &'static str| Arg::new(id).value_name(shown).required(true);
     command
-        .arg(switch("add", None, "The names mean others as well").conflicts_with("remove"))
+        .arg(switch("add", None, "The names mean others as well"))
         .arg(switch("remove", None, "The names no longer mean this container"))
         .arg(word("network", "NETWORK"))
         .arg(word("container", "CONTAINER"))
@@ -20,6 +20,7 @@ pub(super) fn args(command: Command) -> Command {
 }
 
 pub(super) fn verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
+    exclude(matches, "add", &["remove"])?;
     let change = match (matches.get_flag("add"), matches.get_flag("remove")) {
         (true, _) => Change::Add,
         (_, true) => Change::Remove,

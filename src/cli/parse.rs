@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::flags::of_flag;
 use crate::error::ResultExt;
 use crate::fs;
 use crate::spec::mount::normal;
@@ -80,8 +81,9 @@ pub(super) fn label(text: &str) -> Result<(String, String)> {
 
 /// `--cpus N`, in billionths.
 pub(super) fn cpus(text: &str) -> Result<u64> {
-    let value: f64 =
-        text.parse().map_err(|_| anyhow!("cannot limit CPUs to {text:?}: it is not a number"))?;
+    let value = text.parse::<f64>();
+    let value = value.map_err(|_| anyhow!("cannot limit CPUs to {text:?}: it is not a number"));
+    let value = of_flag(value)?;
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1);
     if !(value > 0.0 && value <= online as f64) {
         bail!("cannot limit CPUs to {text:?}: it is not between 0 and {online}, the number of CPUs");

@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
 
-use super::flags::{list, many, switch, value};
+use super::flags::{list, many, of_flag, switch, value};
 use super::format::filter::Filters;
 use super::format::{headers, quote};
 use super::ps_filter::{Chosen, KEYS};
@@ -68,7 +68,8 @@ pub(super) fn ps_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8>
 /// How many of the newest; as in docker, 0 and less ask for nothing.
 fn last(matches: &ArgMatches) -> Result<Option<usize>> {
     let Some(text) = one(matches, "last") else { return Ok(matches.get_flag("latest").then_some(1)) };
-    let number: i64 =
-        text.parse().map_err(|_| anyhow!("cannot show the last {text:?} containers: it is not a number"))?;
+    let number = text.parse::<i64>();
+    let number =
+        of_flag(number.map_err(|_| anyhow!("cannot show the last {text:?} containers: it is not a number")))?;
     Ok(usize::try_from(number).ok().filter(|n| *n > 0).or(matches.get_flag("latest").then_some(1)))
 }

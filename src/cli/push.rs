@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 use clap::{Arg, ArgMatches, Command};
 
-use super::flags::{switch, value};
+use super::flags::{of_flag, switch, value};
 use super::progress::{Display, Headline};
 use super::run_flags::one;
 use super::{Session, manifest, out, registry_flags};
@@ -93,7 +93,7 @@ pub(super) fn packing(matches: &ArgMatches) -> Result<Option<Packing>> {
     let level = one(matches, "compression-level").map(|text| {
         text.parse::<u32>().map_err(|_| anyhow!("cannot read --compression-level: {text:?} is not a number"))
     });
-    let level = level.transpose()?;
+    let level = of_flag(level.transpose())?;
     let compression = match one(matches, "compression") {
         None if level.is_none() => return Ok(None),
         None | Some("gzip") => Compression::Gzip,

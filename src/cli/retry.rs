@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::{ArgMatches, Command};
 
-use super::flags::value;
+use super::flags::{of_flag, value};
 use super::out;
 use crate::engine::is_not_found;
 use crate::error;
@@ -30,10 +30,10 @@ pub(super) fn patiently<T>(matches: &ArgMatches, mut act: impl FnMut() -> Result
     let number = |text: &String| {
         text.parse::<u32>().map_err(|_| anyhow!("cannot use --retry {text:?}: it is not a number"))
     };
-    let mut left = text("retry").map(number).transpose()?.unwrap_or(0);
-    let fixed =
-        text("retry-delay").map(|t| quantity::duration(t)).transpose().context("cannot use --retry-delay")?;
-    let fixed = fixed.map(Duration::try_from).transpose().context("cannot use --retry-delay")?;
+    let mut left = of_flag(text("retry").map(number).transpose())?.unwrap_or(0);
+    let about = "cannot use --retry-delay";
+    let fixed = of_flag(text("retry-delay").map(|t| quantity::duration(t)).transpose().context(about))?;
+    let fixed = of_flag(fixed.map(Duration::try_from).transpose().context(about))?;
     let mut delay = fixed.unwrap_or(Duration::from_secs(1));
     loop {
         match act() {

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 use super::flags::{each, list, many, names, switch, value};
 use super::format::filter::Filters;
 use super::ps_filter::{Chosen, KEYS};
-use super::run_flags::one;
+use super::stop::seconds;
 use super::{Session, out};
 use crate::engine::stop::{self, StopOptions};
 use crate::engine::{Engine, is_not_found, list as listing, remove};
@@ -25,9 +25,7 @@ pub(super) fn rm_args(command: Command) -> Command {
 
 pub(super) fn rm_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
     let (force, volumes) = (matches.get_flag("force"), matches.get_flag("volumes"));
-    let time = one(matches, "time")
-        .map(|t| t.parse::<i64>().map_err(|_| anyhow!("cannot wait {t:?} seconds: it is not a number")))
-        .transpose()?;
+    let time = seconds(matches)?;
     if time.is_some() && !force {
         return Err(anyhow!("cannot use --time without --force")).hint("rm kills nothing unasked");
     }

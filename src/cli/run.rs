@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{ArgMatches, Command};
 
-use super::flags::switch;
+use super::flags::{of_flag, switch};
 use super::held::Held;
 use super::id_files::{IdFile, PidFile};
 use super::image::claims;
@@ -27,7 +27,7 @@ use crate::store::image::find;
 use crate::userns::Entering;
 
 pub(super) fn run_args(command: Command) -> Command {
-    fd_flags::add(life_flags::add_run(job_flags::add(run_flags::add(command)))).arg(switch(
+    fd_flags::add(life_flags::add_stay(job_flags::add(run_flags::add(command)))).arg(switch(
         "detach",
         Some('d'),
         "Run in the background and print the id",
@@ -45,7 +45,7 @@ pub(super) fn run(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
 }
 
 fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut Held>) -> Result<u8> {
-    let wanted = run_flags::read(matches, &session.host)?;
+    let mut wanted = run_flags::read(matches, &session.host)?;
     let detached = matches.get_flag("detach");
     if wanted.options.terminal && !detached && !rustix::termios::isatty(rustix::stdio::stdin()) {
         // In a script or from cron there is none to give; the program still gets one of its own.
@@ -54,6 +54,7 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
     IdFile::check(matches)?;
     let terminal = wanted.options.terminal;
     let options = life_flags::start_options(matches, wanted.options.interactive)?;
+    wanted.options.attached = Some(options.streams());
     let stay = life_flags::stay(matches, options.stdin)?;
     let image_name = match &wanted.from {
         From::Image(name, _) => Some(name.clone()),
@@ -116,7 +117,9 @@ pub(super) fn code_of(ended: Ended) -> u8 {
 }
 
 pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let wanted = run_flags::read(matches, &session.host)?;
+    let mut wanted = of_flag(run_flags::read(matches, &session.host))?;
+    let attached = of_flag(life_flags::start_options(matches, wanted.options.interactive))?;
+    wanted.options.attached = Some(attached.streams());
     IdFile::check(matches)?;
     let _turn = job_flags::read(matches)?.await_turn(|| session.engine())?;
     let registry = ask_helpers(matches, session, &wanted)?;

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::flags::switch;
+use super::flags::{of_flag, switch};
 use super::{
     env_flags, fd_flags, flags, health_flags, host_flags, job_flags, life_flags, log_flags, mount_flags,
     namespace_flags, network_flags, parse, registry_flags, retry, secret, security_flags, user_flags,
@@ -79,7 +79,7 @@ const SWITCHES: &[(&str, char, &str)] = &[
 
 /// Adds the flags and words of `run` and `create`.
 pub(super) fn add(command: Command) -> Command {
-    flags(command).arg(
+    flags(command).arg(life_flags::attach_arg()).arg(
         Arg::new("words")
             .value_name("IMAGE [COMMAND]")
             .required(true)
@@ -119,13 +119,14 @@ fn many<'a>(matches: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str
 }
 
 fn number<T: std::str::FromStr>(matches: &ArgMatches, name: &str) -> Result<Option<T>> {
-    one(matches, name)
-        .map(|text| text.parse().map_err(|_| anyhow!("cannot use --{name} {text:?}: it is not a number")))
-        .transpose()
+    let number =
+        |text: &str| text.parse().map_err(|_| anyhow!("cannot use --{name} {text:?}: it is not a number"));
+    of_flag(one(matches, name).map(number).transpose())
 }
 
 fn size(matches: &ArgMatches, name: &str) -> Result<Option<i64>> {
-    one(matches, name).map(quantity::bytes).transpose().map_err(|e| e.context(format!("cannot use --{name}")))
+    let about = || format!("cannot use --{name}");
+    of_flag(one(matches, name).map(quantity::bytes).transpose().with_context(about))
 }
 
 /// Reads what was typed.
@@ -218,7 +219,7 @@ fn options(matches: &ArgMatches, host: &Host, command: Vec<String>) -> Result<Op
         ..Options::default()
     };
     mount_flags::read(matches, &mut options)?;
-    user_flags::read(matches, &mut options)?;
+    user_flags::read(matches, host, &mut options)?;
     network_flags::read(matches, &mut options)?;
     namespace_flags::read(matches, &mut options)?;
     env_flags::read(matches, host, &mut options)?;
@@ -257,9 +258,10 @@ pub(super) fn add_limits(command: Command) -> Command {
 /// The limits that were typed.
 pub(super) fn limits(matches: &ArgMatches) -> Result<Limits> {
     let swap = one(matches, "memory-swap").map(quantity::bytes_or_unlimited).transpose();
+    let swap = of_flag(swap.context("cannot use --memory-swap"))?;
     Ok(Limits {
         memory: size(matches, "memory")?.filter(|n| *n != 0),
-        memory_swap: swap.map_err(|e| e.context("cannot use --memory-swap"))?.filter(|n| *n != 0),
+        memory_swap: swap.filter(|n| *n != 0),
         memory_reservation: size(matches, "memory-reservation")?.filter(|n| *n != 0),
         nano_cpus: one(matches, "cpus").map(parse::cpus).transpose()?,
         cpu_shares: number(matches, "cpu-shares")?,

@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
-use super::flags::{list, many, switch, value};
+use super::flags::{list, many, of_flag, switch, value};
 use super::format::{self, filter::Filters, headers, quote};
 use super::run_flags::one;
 use super::{Session, out, registry_flags};
@@ -38,7 +38,7 @@ pub(super) fn search_args(command: Command) -> Command {
 }
 
 pub(super) fn search(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let limit = limit(one(matches, "limit"), matches.get_flag("list-tags"))?;
+    let limit = of_flag(limit(one(matches, "limit"), matches.get_flag("list-tags")))?;
     let filters = Filters::parse(&many(matches, "filter"), &["is-official", "is-automated", "stars"])?;
     let wanted = catalog::Filters {
         is_official: filters.flag("is-official")?,
@@ -67,7 +67,10 @@ fn limit(text: Option<&str>, of_tags: bool) -> Result<usize> {
         None | Some(Ok(0)) => Ok(LIMIT),
         Some(Ok(n)) if n <= MOST || of_tags => Ok(n),
         Some(Ok(n)) => Err(anyhow!("cannot read --limit: {n} is outside the range of [1, {MOST}]")),
-        Some(Err(_)) => Err(anyhow!("cannot read --limit: it is a number from 1 to {MOST}")),
+        Some(Err(_)) => Err(anyhow!(
+            "cannot read --limit {:?}: it is a number from 1 to {MOST}",
+            text.unwrap_or_default()
+        )),
     }
 }
 

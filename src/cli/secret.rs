@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
-use super::flags::{each, list, many, names, switch, value};
+use super::flags::{each, list, many, names, of_flag, switch, value};
 use super::format::filter::Filters;
 use super::format::{self, human};
 use super::run_flags::one;
@@ -126,7 +126,7 @@ pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result
     if let Some(driver) = one(matches, "driver").filter(|driver| *driver != "file") {
         return Err(anyhow!("cannot use --driver {driver}")).hint("secrets are kept in files: file");
     }
-    let labels = many(matches, "label").into_iter().map(parse::label).collect::<Result<_>>()?;
+    let labels = of_flag(many(matches, "label").into_iter().map(parse::label).collect())?;
     let engine = session.engine()?;
     let value = match source {
         variable if matches.get_flag("env") => secret::from_env(&engine, variable),

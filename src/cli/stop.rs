@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
 
-use super::flags::{each, many, names, switch, value};
+use super::flags::{each, many, names, of_flag, switch, value};
 use super::run_flags::one;
 use super::{Session, choose, out};
 use crate::engine::stop;
@@ -24,10 +24,15 @@ pub(super) fn end_args(command: Command) -> Command {
         .arg(value("signal", Some('s'), "SIGNAL", "Ask with this signal"))
 }
 
+/// What `--time` says.
+pub(super) fn seconds(matches: &ArgMatches) -> Result<Option<i64>> {
+    let number =
+        |t: &str| t.parse::<i64>().map_err(|_| anyhow!("cannot wait {t:?} seconds: it is not a number"));
+    of_flag(one(matches, "time").map(number).transpose())
+}
+
 pub(super) fn end_options(matches: &ArgMatches) -> Result<StopOptions> {
-    let timeout = one(matches, "time")
-        .map(|t| t.parse::<i64>().map_err(|_| anyhow!("cannot wait {t:?} seconds: it is not a number")))
-        .transpose()?;
+    let timeout = seconds(matches)?;
     let signal = one(matches, "signal").map(stop::parse_signal).transpose()?;
     Ok(StopOptions { timeout, signal, is_removal: false })
 }

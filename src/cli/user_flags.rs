@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 use super::flags::{list, many, value};
 use super::run_flags::one;
 use crate::error::ResultExt;
-use crate::host::{self, IdMapping, OwnIds};
+use crate::host::{self, Host, IdMapping, IdRange, Ids, OwnIds};
 use crate::spec::options::{Options, Userns};
 
 /// Adds them.
@@ -31,7 +31,7 @@ pub(super) fn add(command: Command) -> Command {
 }
 
 /// Reads them.
-pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
+pub(super) fn read(matches: &ArgMatches, host: &Host, options: &mut Options) -> Result<()> {
     options.no_passwd = match one(matches, "passwd") {
         None | Some("true" | "1") => false,
         Some("false" | "0") => true,
@@ -54,7 +54,7 @@ pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
             },
         },
     };
-    if let Some(ids) = own_ids(matches)? {
+    if let Some(ids) = own_ids(matches, &host.ids)? {
         if one(matches, "userns").is_some_and(|mode| !matches!(mode, "" | "host" | "private")) {
             return Err(anyhow!(
                 "cannot use --userns together with --uidmap, --gidmap, --subuidname or --subgidname"
@@ -67,7 +67,7 @@ pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
 }
 
 /// The maps that were typed. What is said of users holds for groups, if nothing is said of them, and the other way round.
-fn own_ids(matches: &ArgMatches) -> Result<Option<OwnIds>> {
+fn own_ids(matches: &ArgMatches, callers: &Ids) -> Result<Option<OwnIds>> {
     let typed = |flag: &str| -> Result<Vec<IdMapping>> {
         many(matches, flag)
             .into_iter()
@@ -80,13 +80,24 @@ fn own_ids(matches: &ArgMatches) -> Result<Option<OwnIds>> {
     {
         let Some(name) = one(matches, flag) else { continue };
         let (of_users, of_groups) = host::ranges_of(name)?;
-        let ranges = if flag == "subuidname" { of_users } else { of_groups };
+        let is_of_users = flag == "subuidname";
+        let ranges = if is_of_users { of_users } else { of_groups };
         if ranges.is_empty() {
             return Err(anyhow!("cannot use --{flag} {name}: {file} has no range for it"));
         }
         let mut inside = 0;
         for range in ranges {
-            lines.push(IdMapping { inside, outside: range.start, count: range.count });
+            let outside = match callers {
+                Ids::Ranges { uids, gids } => place(range, if is_of_users { uids } else { gids })
+                    .ok_or_else(|| {
+                        let last = range.start + (range.count - 1);
+                        anyhow!("cannot use --{flag} {name}: {file} gives the ids {}-{last} to {name}, and not to the caller", range.start)
+                    })
+                    .hint("a user can map ids of their own only: name yourself, or use --userns auto")?,
+                // To one who has a single id that is told in the end, whatever the ids.
+                Ids::Root | Ids::Single => range.start,
+            };
+            lines.push(IdMapping { inside, outside, count: range.count });
             inside = inside.saturating_add(range.count);
         }
     }
@@ -100,6 +111,20 @@ fn own_ids(matches: &ArgMatches) -> Result<Option<OwnIds>> {
         gids.clone_from(&uids);
     }
     Ok(Some(OwnIds { uids, gids }))
+}
+
+/// Where a range of ids of this machine begins in the user name space of a caller who has these, of which the first is 1
+/// there. `None`: it is not the caller's.
+fn place(range: IdRange, own: &[IdRange]) -> Option<u32> {
+    let mut at = 1;
+    for one in own {
+        let is_within = range.start >= one.start && range.start + range.count <= one.start + one.count;
+        if is_within {
+            return Some(at + (range.start - one.start));
+        }
+        at += one.count;
+    }
+    None
 }
 
 /// `CONTAINER:HOST[:SIZE]`.
@@ -150,4 +175,24 @@ fn keep_id(words: &str) -> Result<Userns> {
         }
     }
     Ok(Userns::KeepId { uid, gid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_where_the_caller_has_them() {
+        let range = |(start, count)| IdRange { start, count };
+        let check = |wanted, own: &[(u32, u32)], want| {
+            let own: Vec<_> = own.iter().copied().map(range).collect();
+            assert_eq!(place(range(wanted), &own), want, "{wanted:?} {own:?}");
+        };
+        check((100_000, 65_536), &[(100_000, 65_536)], Some(1));
+        check((300, 10), &[(100, 50), (300, 10)], Some(51));
+        check((305, 5), &[(100, 50), (300, 10)], Some(56));
+        check((305, 6), &[(100, 50), (300, 10)], None);
+        check((99, 2), &[(100, 50)], None);
+        check((1, 10), &[], None);
+    }
 }

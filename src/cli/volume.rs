@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
-use super::flags::{each, list, many, names, switch, value};
+use super::flags::{each, list, many, names, of_flag, switch, value};
 use super::format::filter::Filters;
 use super::format::{self, headers, human};
 use super::prompt::confirm;
@@ -33,7 +33,7 @@ pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result
         let number = |text: &str| {
             text.parse::<u32>().map_err(|_| anyhow!("cannot use --{flag} {text:?}: it is not a number"))
         };
-        one(matches, flag).map(number).transpose()
+        of_flag(one(matches, flag).map(number).transpose())
     };
     let owner = match (id("uid")?, id("gid")?) {
         (None, None) => None,
@@ -45,7 +45,7 @@ pub(super) fn create_verb(matches: &ArgMatches, session: &mut Session) -> Result
             .ok_or_else(|| anyhow!("cannot use the option {word:?}: it is not KEY=VALUE"))
     };
     let options = many(matches, "opt").iter().map(option).collect::<Result<BTreeMap<_, _>>>()?;
-    let labels = many(matches, "label").into_iter().map(parse::label).collect::<Result<_>>()?;
+    let labels = of_flag(many(matches, "label").into_iter().map(parse::label).collect())?;
     let (name, anonymous) = match one(matches, "name") {
         Some(name) => (name.to_owned(), false),
         None => (anonymous_name()?, true),

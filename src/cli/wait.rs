@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use clap::{ArgMatches, Command};
 use jiff::SignedDuration;
 
-use super::flags::{list, many, names, switch, value};
+use super::flags::{list, many, names, of_flag, switch, value};
 use super::run_flags::one;
 use super::{Session, out};
 use crate::engine::wait::{Condition, Waiter};
@@ -27,12 +27,12 @@ pub(super) fn wait_args(command: Command) -> Command {
 }
 
 pub(super) fn wait_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let mut conditions =
-        many(matches, "condition").into_iter().map(str::parse).collect::<Result<Vec<Condition>>>()?;
+    let conditions = many(matches, "condition").into_iter().map(str::parse);
+    let mut conditions = of_flag(conditions.collect::<Result<Vec<Condition>>>())?;
     if conditions.is_empty() {
         conditions.push(Condition::NotRunning);
     }
-    let until = one(matches, "timeout").map(until).transpose()?.flatten();
+    let until = of_flag(one(matches, "timeout").map(until).transpose())?.flatten();
     let ignore = matches.get_flag("ignore");
     let engine = session.engine()?;
     // All are watched before the first is waited for: one may end, and be gone, meanwhile.

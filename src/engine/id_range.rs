@@ -15,7 +15,7 @@ use crate::fs;
 use crate::host::{self, IdMapping, IdRange, Ids, OwnIds, extents};
 use crate::spec::options::{Mount, Options, Userns};
 use crate::store::Store;
-use crate::store::container::{Record, Source};
+use crate::store::container::{self, ContainerDir, Record, Source};
 use crate::supervisor::users_of_image;
 use crate::sys::lock::{self, Kind};
 
@@ -85,6 +85,8 @@ fn check_lines(lines: &[IdMapping]) -> Result<()> {
 pub fn claim(store: &Store, record: &mut Record, options: &Options) -> Result<Option<File>> {
     let (size, uids, gids) = match &options.userns {
         Userns::Mapped(ids) => {
+            check_had("/proc/self/uid_map", &ids.uids)?;
+            check_had("/proc/self/gid_map", &ids.gids)?;
             record.ids = Some(ids.clone());
             return Ok(None);
         }
@@ -100,7 +102,7 @@ pub fn claim(store: &Store, record: &mut Record, options: &Options) -> Result<Op
     };
     let lock = fs::open_or_create(&store.data.join("ids.lock"), 0o600)?;
     lock::acquire(&lock, Kind::Exclusive).context("cannot lock the ids of containers")?;
-    let taken = taken(store)?;
+    let taken = taken(store).context(about)?;
     let map = |lines: &[IdMapping], ranges: &[IdRange], taken: &[IdMapping]| {
         let found = find(size, lines, ranges, taken);
         found.with_context(|| format!("no {size} ids are free")).context(about).with_hint(|| hint(store))
@@ -109,6 +111,20 @@ pub fn claim(store: &Store, record: &mut Record, options: &Options) -> Result<Op
     let gids = map(gids, &free.1, &taken.gids)?;
     record.ids = Some(OwnIds { uids, gids });
     Ok(Some(lock))
+}
+
+/// Whether all that is mapped is there in the name space that we are in. The kernel says no more than that it may not be.
+fn check_had(map: &str, lines: &[IdMapping]) -> Result<()> {
+    let map = fs::read_to_string(Path::new(map))?;
+    let is_had = |line: &IdMapping| {
+        let (first, end) = (u64::from(line.outside), u64::from(line.outside) + u64::from(line.count));
+        extents(&map).any(|(start, count)| start <= first && end <= start + count)
+    };
+    let Some(IdMapping { inside, outside, count }) = lines.iter().find(|line| !is_had(line)) else {
+        return Ok(());
+    };
+    Err(anyhow!("cannot map {inside}:{outside}:{count}: the caller does not have all of these ids"))
+        .hint("the second number is one of the caller's own: to a user 0 is themselves, and 1 is the first that /etc/subuid gives them")
 }
 
 fn hint(store: &Store) -> String {
@@ -147,13 +163,18 @@ fn taken(store: &Store) -> Result<OwnIds> {
         ids: Option<OwnIds>,
     }
     let mut all = OwnIds::default();
-    let dir = store.data.join("containers");
-    for name in fs::read_dir(&dir)? {
-        // One that goes in this moment, or is damaged, has none.
-        let Ok(Some(text)) = fs::read_to_string_if_exists(&dir.join(name).join("record.json")) else {
-            continue;
+    for id in container::ids(store)? {
+        let dir = ContainerDir::of(store, &id);
+        // One that goes in this moment has none, and one that was not whole when the machine lost power never ran with any.
+        let part: Result<Option<Part>> = container::read_json(&dir.file("record.json"));
+        let part = match part {
+            Err(_) if dir.is_half_written() => continue,
+            // It may have the very ids that look free.
+            other => other
+                .with_context(|| format!("cannot tell which ids container {id} has"))
+                .with_hint(|| format!("its record is damaged; remove it: dhow rm {id}"))?,
         };
-        let Ok(Part { ids: Some(ids) }) = serde_json::from_str(&text) else { continue };
+        let Some(Part { ids: Some(ids) }) = part else { continue };
         all.uids.extend(ids.uids);
         all.gids.extend(ids.gids);
     }

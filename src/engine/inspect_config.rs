@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::inspect_mounts;
 use crate::oci::runtime::Spec;
-use crate::spec::options::Options;
+use crate::spec::options::{Options, Streams};
 use crate::store::container::{Record, Source};
 use crate::store::health::{Healthcheck, OnFailure};
 
@@ -18,13 +18,15 @@ pub(super) fn config(options: &Options, record: &Record, spec: &Spec) -> Value {
     };
     // Records of older versions do not tell the entrypoint from the command.
     let cmd = if kept.args.is_empty() { process.and_then(|p| p.args().clone()) } else { kept.cmd.clone() };
+    let attached =
+        options.attached.unwrap_or(Streams { stdin: options.interactive, stdout: true, stderr: true });
     let mut shown = json!({
         "Hostname": spec.hostname().clone().unwrap_or_default(),
         "Domainname": options.domainname.clone().unwrap_or_default(),
         "User": record.user,
-        "AttachStdin": options.interactive,
-        "AttachStdout": true,
-        "AttachStderr": true,
+        "AttachStdin": attached.stdin,
+        "AttachStdout": attached.stdout,
+        "AttachStderr": attached.stderr,
     });
     let mut add = |key: &str, value: Value| shown[key] = value;
     if !kept.exposed_ports.is_empty() {
@@ -34,7 +36,7 @@ pub(super) fn config(options: &Options, record: &Record, spec: &Spec) -> Value {
     }
     add("Tty", options.terminal.into());
     add("OpenStdin", options.interactive.into());
-    add("StdinOnce", options.interactive.into());
+    add("StdinOnce", (options.interactive && attached.stdin).into());
     add("Env", json!(process.and_then(|p| p.env().clone()).unwrap_or_default()));
     add("Cmd", json!(cmd));
     add("Image", image.into());

@@ -16,6 +16,7 @@ use crate::oci::runtime::{LinuxResources, Spec};
 use crate::runtime::cgroup;
 use crate::runtime::preserved::Preserved;
 use crate::runtime::sealed::{self, Executable};
+use crate::spec::options::Streams;
 use crate::store::container::{ContainerDir, Record, Status};
 use crate::supervisor::{self, Begin, Client, SpawnOptions, Waiting};
 use crate::userns::Entering;
@@ -36,6 +37,11 @@ pub struct StartOptions {
 }
 
 impl StartOptions {
+    /// Those that are ours.
+    pub fn streams(self) -> Streams {
+        Streams { stdin: self.stdin, stdout: self.stdout, stderr: self.stderr }
+    }
+
     /// All of its streams are ours, `stdin` if it is wanted.
     pub fn foreground(stdin: bool) -> StartOptions {
         StartOptions { foreground: true, stdin, stdout: true, stderr: true, may_leave: false }

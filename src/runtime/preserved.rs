@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
+use rustix::io::Errno;
 
 use crate::error::ResultExt;
 use crate::sys::process;
@@ -22,10 +23,21 @@ impl Preserved {
         let above = above(numbers.iter().copied());
         let copy = |number: &i32| {
             let copied = process::copy_of_inherited(*number, above);
-            let fd = copied
-                .map_err(|_| anyhow!("cannot preserve the descriptor {number}: it is not open"))
-                .hint("open it in the shell: dhow run --preserve-fds 1 IMAGE COMMAND 3<FILE")?;
-            Ok((*number, fd))
+            let about = || format!("cannot preserve the descriptor {number}");
+            match copied {
+                Err(error) if error.raw_os_error() == Some(Errno::BADF.raw_os_error()) => {
+                    Err(anyhow!("it is not open"))
+                        .with_context(about)
+                        .hint("open it in the shell: dhow run --preserve-fds 1 IMAGE COMMAND 3<FILE")
+                }
+                // F_DUPFD(2): what they are copied to lies above the limit of open files.
+                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                    Err(anyhow!("there is no room above it for a copy"))
+                        .with_context(about)
+                        .hint("raise the limit of open files: ulimit -n")
+                }
+                copied => Ok((*number, copied.with_context(about)?)),
+            }
         };
         numbers.iter().map(copy).collect::<Result<_>>().map(Preserved)
     }

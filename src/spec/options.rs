@@ -34,6 +34,9 @@ pub struct Options {
     pub terminal: bool,
     /// stdin stays open.
     pub interactive: bool,
+    /// The streams that whoever makes it is there for; of older versions it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attached: Option<Streams>,
     /// The root is read-only.
     pub read_only: bool,
     /// All mounts, in order; once the container is planned also those of the image and of other containers.
@@ -178,6 +181,18 @@ pub struct Options {
     pub group_entry: Option<String>,
     /// Badness for the kernel's choice of whom to kill.
     pub oom_score_adj: Option<i32>,
+}
+
+/// Standard streams.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Streams {
+    /// stdin.
+    pub stdin: bool,
+    /// stdout.
+    pub stdout: bool,
+    /// stderr.
+    pub stderr: bool,
 }
 
 /// cgroup limits.

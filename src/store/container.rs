@@ -448,7 +448,8 @@ pub fn forget_ephemeral(store: &Store, id: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
+/// What a file of a container says; `None`: there is no such file.
+pub fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
     let Some(text) = fs::read_to_string_if_exists(path)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).with_context(|| format!("cannot read {}", path.display()))
 }

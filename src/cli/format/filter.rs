@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::error::ResultExt;
 use crate::quantity;
 
 /// The states that the filter `status` may name.
@@ -32,7 +33,8 @@ impl Filters {
                 continue;
             }
             let Some((key, value)) = argument.split_once('=') else {
-                bail!("invalid filter '{argument}': a filter is key=value");
+                // Docker's code for a value that no flag takes; keys are for its daemon to judge.
+                return Err(anyhow!("invalid filter '{argument}': a filter is key=value")).exit_with(125);
             };
             let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
             if !allowed.contains(&key.as_str()) {
@@ -197,6 +199,7 @@ fn one_of(pattern: &[char], p: usize, c: char) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error;
 
     const KEYS: &[&str] = &["name", "id", "label", "label!", "status", "until", "exited", "dangling"];
 
@@ -211,7 +214,7 @@ mod tests {
         assert_eq!(parsed.values("label"), ["a=b"]);
         assert_eq!(parsed.values("label!"), ["c"]);
         assert!(filters(&[]).is_empty());
-        let error = |argument: &str| Filters::parse(&[argument], &["name", "id"]).unwrap_err().to_string();
+        let error = |argument: &str| error::chain(&Filters::parse(&[argument], &["name", "id"]).unwrap_err());
         assert_eq!(error("x=1"), "invalid filter 'x': the filters here are name, id");
         assert_eq!(error("name"), "invalid filter 'name': a filter is key=value");
     }
