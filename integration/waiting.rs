@@ -140,7 +140,7 @@ fn wrong_input(s: &Sandbox) {
     for (flags, about) in
         [(["--condition", "happy"], "happy"), (["--timeout", "soon"], "soon"), (["--timeout", "-1"], "-1")]
     {
-        s.dhow(["wait"]).args(flags).arg("one").output().complains(about).expect("an error", |o| o.code == 1);
+        s.dhow(["wait"]).args(flags).arg("one").output().complains(about).exits(125);
     }
     let out = s.dhow(["wait", "nobody", "one"]).output();
     assert!(out.code == 1 && out.text() == "0", "the others are waited for all the same: {}", out.report());

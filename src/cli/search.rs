@@ -38,7 +38,7 @@ pub(super) fn search_args(command: Command) -> Command {
 }
 
 pub(super) fn search(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
-    let limit = of_flag(limit(one(matches, "limit"), matches.get_flag("list-tags")))?;
+    let limit = limit(one(matches, "limit"), matches.get_flag("list-tags"))?;
     let filters = Filters::parse(&many(matches, "filter"), &["is-official", "is-automated", "stars"])?;
     let wanted = catalog::Filters {
         is_official: filters.flag("is-official")?,
@@ -67,10 +67,10 @@ fn limit(text: Option<&str>, of_tags: bool) -> Result<usize> {
         None | Some(Ok(0)) => Ok(LIMIT),
         Some(Ok(n)) if n <= MOST || of_tags => Ok(n),
         Some(Ok(n)) => Err(anyhow!("cannot read --limit: {n} is outside the range of [1, {MOST}]")),
-        Some(Err(_)) => Err(anyhow!(
+        Some(Err(_)) => of_flag(Err(anyhow!(
             "cannot read --limit {:?}: it is a number from 1 to {MOST}",
             text.unwrap_or_default()
-        )),
+        ))),
     }
 }
 
