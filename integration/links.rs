@@ -8,6 +8,7 @@ for_each_user!(
     variables_are_dockers,
     a_link_follows_its_target,
     an_ambassador_is_replaced_unseen,
+    a_link_means_who_is_on_its_network,
     a_target_that_does_not_run_is_found_when_it_does,
     who_cannot_be_linked_to,
 );
@@ -44,6 +45,7 @@ fn variables_are_dockers(s: &Sandbox) {
     let want = [
         "MY_DB_ENV_POSTGRES_DB=x".to_owned(),
         "MY_DB_NAME=/web/my-db".to_owned(),
+        // Which docker has from the lowest port.
         "MY_DB_PORT=mine".to_owned(),
         format!("MY_DB_PORT_5432_TCP=tcp://{db}:5432"),
         format!("MY_DB_PORT_5432_TCP_ADDR={db}"),
@@ -102,6 +104,33 @@ fn an_ambassador_is_replaced_unseen(s: &Sandbox) {
     let green = address(s, "green", "net");
     assert_eq!(ask(s, "client", "db", "A"), format!("NoError {green}"));
     wait::until("the way through the other one", || (get().text().trim() == "from-server").then_some(()));
+}
+
+/// Each environment has its own `db`; that somebody elsewhere bears the name, or has an id that begins so, changes nothing.
+fn a_link_means_who_is_on_its_network(s: &Sandbox) {
+    for network in ["one", "two"] {
+        s.dhow(["network", "create", network]).ok();
+    }
+    s.detached(["--name", "db", "--network", "one", "-e", "OF=one"], SLEEP);
+    s.detached(["--name", "other", "--network", "two", "--network-alias", "db", "-e", "OF=two"], SLEEP);
+    let id = s.detached(["--name", "mine", "--network", "two", "-e", "OF=mine"], SLEEP);
+    s.dhow(["network", "alias", "two", "mine", &id[..3]]).ok();
+    s.dhow(["network", "alias", "two", "other", &id[..4]]).ok();
+    s.detached(["--name", "web", "--network", "two", "--link", "db:store", "--link", &id[..4]], SLEEP);
+    assert_eq!(s.dhow(["exec", "web", "sh", "-c", "echo $STORE_ENV_OF"]).ok(), "two");
+    let other = address(s, "other", "two");
+    for name in ["store", &id[..4]] {
+        assert_eq!(ask(s, "web", name, "A"), format!("NoError {other}"), "{name}");
+    }
+    assert!(hosts(s, "web").contains(&format!("{other}\tstore ")), "{}", hosts(s, "web"));
+    // Without an alias there, it is a stranger.
+    s.dhow(["network", "alias", "--remove", "two", "other", "db"]).ok();
+    let flags = ["run", "--rm", "--network", "two", "--link", "db:store", "busybox", "env"];
+    let run = s.dhow(flags).output().exits(0).complains("is on none of its networks");
+    assert!(!run.text().contains("STORE_ENV_OF"), "{}", run.text());
+    // Until it comes.
+    s.dhow(["network", "connect", "two", "db"]).ok();
+    assert_eq!(ask(s, "web", "store", "A"), format!("NoError {}", address(s, "db", "two")));
 }
 
 fn a_target_that_does_not_run_is_found_when_it_does(s: &Sandbox) {

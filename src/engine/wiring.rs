@@ -1,12 +1,12 @@
 //! Options -> what a container asks of networks: names looked up, ports of --publish-all added.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use super::Engine;
 use crate::endpoint::{DEFAULT, Endpoint, Network, Port, Wiring};
 use crate::error::ResultExt;
 use crate::spec::Options;
-use crate::store::container::ContainerDir;
+use crate::store::container::{self, ContainerDir};
 use crate::store::network;
 
 /// Whether a container is where it is because nothing was said: then another place will do.
@@ -73,12 +73,14 @@ fn name_links(engine: &Engine, options: &mut Options) -> Result<()> {
                 link.target
             ));
         }
-        match engine.find(&link.target).and_then(|dir| dir.record()) {
-            Ok(record) => link.target = record.name,
-            // A name of a network, which may mean another one every day.
-            Err(_) if is_alias(engine, &networks, &link.target)? => {}
-            Err(error) => return Err(error.context(format!("cannot link to {}", link.target))),
+        // A name of a network may mean another one every day; and its first letters may be those of somebody's id.
+        if container::named(&engine.store, &link.target)?.is_some()
+            || is_alias(engine, &networks, &link.target)?
+        {
+            continue;
         }
+        let about = || format!("cannot link to {}", link.target);
+        link.target = engine.find(&link.target).and_then(|dir| dir.record()).with_context(about)?.name;
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ pub fn variables(own_name: &str, alias: &str, target: &Target<'_>) -> Vec<String
 
 type Port<'a> = (u16, &'a str);
 
-/// tcp first, then by number: the first one is what `ALIAS_PORT` means.
+/// By number, of one number tcp first: the first one is what `ALIAS_PORT` means.
 fn sorted(ports: &[String]) -> Vec<Port<'_>> {
     let parse = |port| -> Option<Port<'_>> {
         let port: &String = port;
@@ -44,7 +44,7 @@ fn sorted(ports: &[String]) -> Vec<Port<'_>> {
         Some((number.parse().ok()?, protocol))
     };
     let mut ports: Vec<Port<'_>> = ports.iter().filter_map(parse).collect();
-    ports.sort_by_key(|(number, protocol)| (*protocol != "tcp", *protocol, *number));
+    ports.sort_by_key(|(number, protocol)| (*number, *protocol != "tcp", *protocol));
     ports.dedup();
     ports
 }
@@ -62,9 +62,11 @@ fn add_ports(env: &mut Vec<String>, prefix: &str, address: IpAddr, host: &str, p
         env.push(format!("{name}_PORT={number}"));
         env.push(format!("{name}_PROTO={protocol}"));
     }
-    // Ports that follow each other are told as a range, too.
+    // Three and more of a protocol that follow each other are told as a range, too.
+    let mut by_protocol = ports.to_vec();
+    by_protocol.sort_by_key(|(number, protocol)| (*protocol, *number));
     let follows = |a: &Port<'_>, b: &Port<'_>| a.1 == b.1 && a.0.checked_add(1) == Some(b.0);
-    for range in ports.chunk_by(follows).filter(|range| range.len() > 1) {
+    for range in by_protocol.chunk_by(follows).filter(|range| range.len() > 2) {
         let (first, last) = (&range[0], &range[range.len() - 1]);
         let name = name(first);
         env.push(format!("{name}_START={}", url(first)));
@@ -92,18 +94,34 @@ mod tests {
             Some("10.1.0.5"),
             &["53/udp", "5432/tcp"],
             &["PATH=/bin", "HOME=/root", "POSTGRES_DB=x=y", "EMPTY=", "odd"],
-            "MY_DB_PORT=tcp://10.1.0.5:5432
-    MY_DB_PORT_5432_TCP=tcp://10.1.0.5:5432
-    MY_DB_PORT_5432_TCP_ADDR=10.1.0.5
-    MY_DB_PORT_5432_TCP_PORT=5432
-    MY_DB_PORT_5432_TCP_PROTO=tcp
+            "MY_DB_PORT=udp://10.1.0.5:53
     MY_DB_PORT_53_UDP=udp://10.1.0.5:53
     MY_DB_PORT_53_UDP_ADDR=10.1.0.5
     MY_DB_PORT_53_UDP_PORT=53
     MY_DB_PORT_53_UDP_PROTO=udp
+    MY_DB_PORT_5432_TCP=tcp://10.1.0.5:5432
+    MY_DB_PORT_5432_TCP_ADDR=10.1.0.5
+    MY_DB_PORT_5432_TCP_PORT=5432
+    MY_DB_PORT_5432_TCP_PROTO=tcp
     MY_DB_NAME=/web/my-db
     MY_DB_ENV_POSTGRES_DB=x=y
     MY_DB_ENV_EMPTY=",
+        );
+        check(
+            "a.b-c",
+            Some("10.1.0.5"),
+            &["53/udp", "53/tcp"],
+            &[],
+            "A.B_C_PORT=tcp://10.1.0.5:53
+    A.B_C_PORT_53_TCP=tcp://10.1.0.5:53
+    A.B_C_PORT_53_TCP_ADDR=10.1.0.5
+    A.B_C_PORT_53_TCP_PORT=53
+    A.B_C_PORT_53_TCP_PROTO=tcp
+    A.B_C_PORT_53_UDP=udp://10.1.0.5:53
+    A.B_C_PORT_53_UDP_ADDR=10.1.0.5
+    A.B_C_PORT_53_UDP_PORT=53
+    A.B_C_PORT_53_UDP_PROTO=udp
+    A.B_C_NAME=/web/a.b-c",
         );
         check("db", None, &["5432/tcp"], &[], "DB_NAME=/web/db");
         check("db", Some("10.1.0.5"), &[], &[], "DB_NAME=/web/db");
@@ -114,7 +132,8 @@ mod tests {
         check(
             "q",
             Some("fd01::5"),
-            &["70/tcp", "71/tcp"],
+            // Two are no range yet.
+            &["72/tcp", "70/tcp", "71/tcp", "90/tcp", "91/tcp"],
             &[],
             "Q_PORT=tcp://[fd01::5]:70
     Q_PORT_70_TCP=tcp://[fd01::5]:70
@@ -125,10 +144,22 @@ mod tests {
     Q_PORT_71_TCP_ADDR=fd01::5
     Q_PORT_71_TCP_PORT=71
     Q_PORT_71_TCP_PROTO=tcp
+    Q_PORT_72_TCP=tcp://[fd01::5]:72
+    Q_PORT_72_TCP_ADDR=fd01::5
+    Q_PORT_72_TCP_PORT=72
+    Q_PORT_72_TCP_PROTO=tcp
+    Q_PORT_90_TCP=tcp://[fd01::5]:90
+    Q_PORT_90_TCP_ADDR=fd01::5
+    Q_PORT_90_TCP_PORT=90
+    Q_PORT_90_TCP_PROTO=tcp
+    Q_PORT_91_TCP=tcp://[fd01::5]:91
+    Q_PORT_91_TCP_ADDR=fd01::5
+    Q_PORT_91_TCP_PORT=91
+    Q_PORT_91_TCP_PROTO=tcp
     Q_PORT_70_TCP_START=tcp://[fd01::5]:70
     Q_PORT_70_TCP_PORT_START=70
-    Q_PORT_70_TCP_END=tcp://[fd01::5]:71
-    Q_PORT_70_TCP_PORT_END=71
+    Q_PORT_70_TCP_END=tcp://[fd01::5]:72
+    Q_PORT_70_TCP_PORT_END=72
     Q_NAME=/web/q",
         );
     }

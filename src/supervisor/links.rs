@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 
-use crate::endpoint::{Link, Wiring};
+use crate::endpoint::{Endpoint, Link, Wiring};
+use crate::fs;
 use crate::network::linked::{self, Target};
 use crate::oci::runtime::Spec;
 use crate::store::Store;
@@ -43,13 +44,15 @@ pub(super) fn add(
     warn: &mut dyn FnMut(String),
 ) -> Result<()> {
     for Link { target, alias } in of(&record.wiring) {
-        let runs =
-            find(store, &record.wiring, &target)?.is_some_and(|dir| member::is_alive(store, &dir.id()));
-        if !runs {
-            warn(format!(
-                "{target}, which it is linked to as {alias}, does not run: it is found when it does"
-            ));
-        }
+        let is_alive = |dir: ContainerDir| member::is_alive(store, &dir.id());
+        let why = if find(store, &record.wiring, &target)?.is_some_and(is_alive) {
+            continue;
+        } else if container::named(store, &target)?.is_some_and(is_alive) {
+            "is on none of its networks: it is found when it joins one"
+        } else {
+            "does not run: it is found when it does"
+        };
+        warn(format!("{target}, which it is linked to as {alias}, {why}"));
     }
     match spec.process_mut().as_mut().and_then(|process| process.env_mut().as_mut()) {
         Some(env) => add_variables(env, store, record),
@@ -57,22 +60,31 @@ pub(super) fn add(
     }
 }
 
-/// Who bears the name, or is called so on one of our networks.
+/// Whom the resolver would find: who is called so on one of our networks. If nobody there is alive, who bears the name; one that
+/// is on other networks only is a stranger, of whom nothing is told.
 fn find(store: &Store, own: &Wiring, target: &str) -> Result<Option<ContainerDir>> {
-    if let Some(dir) = container::named(store, target)? {
-        return Ok(Some(dir));
-    }
     for end in &own.endpoints {
         let Some(network) = network::look_up(store, &end.network)? else { continue };
         let is_called_so = |member: &Member| {
-            member.end.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(target))
-                && member::is_alive(store, &member.id)
+            let mut names = member.end.aliases.iter().chain([&member.name]);
+            names.any(|name| name.eq_ignore_ascii_case(target)) && member::is_alive(store, &member.id)
         };
-        if let Some(member) = member::members(store, &network.id)?.into_iter().find(is_called_so) {
+        if let Some(member) = members(store, &network.id)?.into_iter().find(is_called_so) {
             return Ok(Some(ContainerDir::of(store, &member.id)));
         }
     }
-    Ok(None)
+    let Some(dir) = container::named(store, target)? else { return Ok(None) };
+    let Ok(record) = dir.record() else { return Ok(None) };
+    let is_shared = |end: &Endpoint| own.endpoints.iter().any(|own| own.network == end.network);
+    Ok(record.wiring.endpoints.iter().any(is_shared).then_some(dir))
+}
+
+/// Nobody, where nobody was ever on it.
+fn members(store: &Store, network_id: &str) -> Result<Vec<Member>> {
+    match fs::metadata(&member::place(store, network_id))? {
+        Some(_) => member::members(store, network_id),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn variables(store: &Store, record: &Record, link: &Link) -> Result<Vec<String>> {

@@ -262,11 +262,15 @@ fn relink(path: &Path, old: &[String], new: &[String]) -> Result<()> {
     overwrite(path, (lines.join("\n") + "\n").as_bytes())
 }
 
-/// Writes a file that is mounted in the container: in its place, and not empty at any moment.
+/// Writes a file that is mounted in the container: in its place, and not empty at any moment. What was longer ends in empty
+/// lines for a moment, not in the rest of a line.
 fn overwrite(path: &Path, bytes: &[u8]) -> Result<()> {
     let about = || format!("cannot write {}", path.display());
     let file = fs::open_or_create(path, 0o644)?;
-    file.write_all_at(bytes, 0).with_context(about)?;
+    let size = file.metadata().with_context(about)?.len().min(MAX_HOSTS as u64) as usize;
+    let mut padded = bytes.to_vec();
+    padded.resize(size.max(bytes.len()), b'\n');
+    file.write_all_at(&padded, 0).with_context(about)?;
     file.set_len(bytes.len() as u64).with_context(about)
 }
 
