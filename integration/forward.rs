@@ -176,7 +176,7 @@ fn ports_that_cannot_be_had(s: &Sandbox) {
 }
 
 /// The forwarders of this sandbox.
-fn forwarders(s: &Sandbox) -> Vec<i32> {
+pub fn forwarders(s: &Sandbox) -> Vec<i32> {
     let store = s.store.display().to_string();
     let is_one = |pid: &i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -128,26 +128,36 @@ pub fn probe() -> PathBuf {
 /// Only where `needs!("apt")` said that it can be made.
 pub fn debian() -> &'static Path {
     static TAR: OnceLock<PathBuf> = OnceLock::new();
-    TAR.get_or_init(|| {
-        let tar = cache().join("debian-bookworm-2.tar");
-        // Another run of the tests may be making it: one does, the others wait.
-        let lock = fs::File::create(cache().join("debian.lock")).unwrap();
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        if !tar.exists() {
-            make_debian(&tar);
-        }
-        tar
-    })
+    TAR.get_or_init(|| debian_with("debian-bookworm-2.tar", "python3-minimal,procps", &[]))
 }
 
-fn make_debian(tar: &Path) {
+/// The same with servers in it: Apache, git, slapd, cron.
+pub fn debian_servers() -> &'static Path {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    let slim = ["doc", "man", "locale"].map(|dir| format!("--dpkgopt=path-exclude=/usr/share/{dir}/*"));
+    TAR.get_or_init(|| debian_with("debian-servers-1.tar", "apache2,git,slapd,cron", &slim))
+}
+
+fn debian_with(name: &str, packages: &str, flags: &[String]) -> PathBuf {
+    let tar = cache().join(name);
+    // Another run of the tests may be making it: one does, the others wait.
+    let lock = fs::File::create(cache().join("debian.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    if !tar.exists() {
+        make_debian(&tar, packages, flags);
+    }
+    tar
+}
+
+fn make_debian(tar: &Path, packages: &str, flags: &[String]) {
     let half = tar.with_extension("half.tar");
     let mut command = Command::new("mmdebstrap");
     if !rustix::process::geteuid().is_root() {
         command.arg("--mode=unshare");
     }
     let made = command
-        .args(["--variant=minbase", "--include=python3-minimal,procps", "--quiet"])
+        .args(["--variant=minbase", &format!("--include={packages}"), "--quiet"])
+        .args(flags)
         .args(["--setup-hook=mkdir -p \"$1/etc/apt/apt.conf.d\"; cp /etc/apt/apt.conf.d/*proxy* \"$1/etc/apt/apt.conf.d\" 2>/dev/null || true"])
         .arg("bookworm")
         .arg(&half)

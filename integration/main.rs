@@ -43,6 +43,7 @@
 //! | `cgroup_v2` `old_kernel` `power_cut` `clock` | other machines than this one |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `forward` | a user's way to the outside |
+//! | `study` `study_changes` | an architecture of 21 containers in three environments, and how it is changed while it is used |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
 //! | `ci` | what a step of a CI system needs |
 //! | `secrets` | what has them, and what never does |
@@ -181,6 +182,8 @@ mod shell;
 mod shell_together;
 mod static_binary;
 mod store_care;
+mod study;
+mod study_changes;
 mod top;
 mod update;
 mod volumes;
