@@ -124,10 +124,10 @@ nft flush ruleset
 is "flushed" "$(get 198.51.100.1 8080)" hello
 nft list table inet dhow | grep -q 8080
 nft delete table inet dhow
-$D run --rm busybox true
+$D run --rm --network bridge busybox true
 nft list table inet dhow | grep -q 8080
 ip link del "$(ip -br link | grep -o 'dhow-[0-9a-f]*')"
-$D run --rm busybox true
+$D run --rm --network bridge busybox true
 is "its bridge was deleted" "$(get 198.51.100.1 8080)" hello
 nft flush table inet dhow
 $D network reload web >/dev/null
