@@ -43,6 +43,7 @@
 //! | `cgroup_v2` `old_kernel` `power_cut` `clock` | other machines than this one |
 //! | `cgroup_v2` `old_kernel` `power_cut` | other machines than this one |
 //! | `forward` | a user's way to the outside |
+//! | `crowd` | many on one network, addresses that run out, names with strange characters |
 //! | `study` `study_changes` | an architecture of 21 containers in three environments, and how it is changed while it is used |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
 //! | `ci` | what a step of a CI system needs |
@@ -112,6 +113,7 @@ mod connect;
 mod cp;
 mod cp_hostile;
 mod cron;
+mod crowd;
 mod debian;
 mod digests;
 mod digests_shipped;
