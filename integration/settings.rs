@@ -43,7 +43,7 @@ fn flags_win(s: &Sandbox) {
     );
     let flags = ["--network", "none", "--init=false", "--pull", "never", "--ulimit", "nofile=55:66"];
     assert_eq!(s.sh(flags, "ls /sys/class/net; ulimit -Hn; echo $$").ok(), "lo\n66\n1");
-    s.sh(NONE, "true").output().exits(125).complains("nosuch");
+    s.sh(["--pull", "never"], "true").output().exits(125).complains("nosuch");
 }
 
 fn mistakes_are_told_before_anything_is_done(s: &Sandbox) {
