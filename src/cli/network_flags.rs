@@ -65,12 +65,14 @@ pub(super) fn read(matches: &ArgMatches, options: &mut Options) -> Result<()> {
     }
     // An empty list says that nobody asked. The host's network then, unless something is asked of one of its own.
     let of_its_own = ["ip", "ip6", "mac-address", "network-alias"];
+    let has_mac = matches.contains_id("mac-address");
     let is_own = of_its_own.iter().any(|flag| matches.contains_id(flag))
         || options.publish_all
         || !(options.publish.is_empty() && options.links.is_empty());
     let by_default = if is_own { Network::Own } else { Network::Host };
+    let asked = if has_mac { vec![Endpoint::on(DEFAULT)] } else { Vec::new() };
     (options.network, options.networks) =
-        if typed.is_empty() { (by_default, Vec::new()) } else { networks(&typed)? };
+        if typed.is_empty() { (by_default, asked) } else { networks(&typed)? };
     for_the_first(matches, options)?;
     check(options).with_context(|| format!("cannot use --network {}", typed.join(" --network ")))?;
     if options.network == Network::Host && (options.publish_all || !options.publish.is_empty()) {
@@ -417,6 +419,7 @@ mod tests {
             "{network:n1,ip:172.18.0.9,ip6:fd00::9,aliases:[x]}",
         );
         check("--network default", "{network:bridge}");
+        check("--mac-address 02:00:00:00:00:01", "{network:bridge,mac:02:00:00:00:00:01}");
         check("--network container:x", "Container(x) ");
         check("--network none", "None ");
         check("--default-network none", "None ");

@@ -110,7 +110,7 @@ fn build(
     linux: &Linux,
 ) -> Result<Option<terminal::Terminal>> {
     let spec = bundle.spec;
-    enter_namespaces(linux)?;
+    enter_namespaces(linux, options)?;
     let mounts = spec.mounts().clone().unwrap_or_default();
     let binds = clone_binds(&mounts)?;
     let cgroups = clone_cgroups(options, &mounts)?;
@@ -155,7 +155,7 @@ fn exec(
 }
 
 /// Joins the name spaces that have a path, and makes our own cgroup the root of what we see of them.
-fn enter_namespaces(linux: &Linux) -> Result<()> {
+fn enter_namespaces(linux: &Linux, options: &CreateOptions) -> Result<()> {
     for namespace in linux.namespaces().as_deref().unwrap_or_default() {
         match namespace.path() {
             // We were born in it.
@@ -168,7 +168,10 @@ fn enter_namespaces(linux: &Linux) -> Result<()> {
             None if namespace.typ() == LinuxNamespaceType::Cgroup => {
                 sys::process::unshare(libc::CLONE_NEWCGROUP).context("cannot make a cgroup name space")?;
             }
-            None if namespace.typ() == LinuxNamespaceType::Network => bring_up_loopback()?,
+            // Where somebody joins us meanwhile, they do it: we would wait for the lock of all links, which they hold.
+            None if namespace.typ() == LinuxNamespaceType::Network && !options.is_joined => {
+                bring_up_loopback()?
+            }
             None => {}
         }
     }

@@ -74,7 +74,10 @@ pub fn run(path: &Path) -> Result<()> {
     let warn = &mut |text| drop(control.send(&Control::Warning(text), None));
     let mut joined = None;
     let started = prepare(&dir, &record).and_then(|()| {
-        joined = Joined::claim(&store, &dir, &record)?;
+        // A chroot says itself that it can have none.
+        if begin.isolation == Isolation::Full {
+            joined = Joined::claim(&store, &dir, &record)?;
+        }
         start::start(starting, joined.as_mut(), warn)
     });
     // The program's are its own from now on: their ends of file mean what they say.
