@@ -9,6 +9,7 @@ for_each_user!(
     a_link_follows_its_target,
     an_ambassador_is_replaced_unseen,
     a_link_means_who_is_on_its_network,
+    a_link_is_removed,
     a_target_that_does_not_run_is_found_when_it_does,
     who_cannot_be_linked_to,
 );
@@ -131,6 +132,25 @@ fn a_link_means_who_is_on_its_network(s: &Sandbox) {
     // Until it comes.
     s.dhow(["network", "connect", "two", "db"]).ok();
     assert_eq!(ask(s, "web", "store", "A"), format!("NoError {}", address(s, "db", "two")));
+}
+
+fn a_link_is_removed(s: &Sandbox) {
+    s.detached(["--name", "db", "--network", "bridge"], SLEEP);
+    let flags = ["--name", "web", "--network", "bridge", "--dns", "127.0.0.99"];
+    s.detached(flags.into_iter().chain(["--link", "db:store", "--link", "db:other"]), SLEEP);
+    assert_eq!(s.dhow(["rm", "--link", "/web/store"]).ok(), "/web/store");
+    wait::until("the line of /etc/hosts to go", || (!hosts(s, "web").contains("store")).then_some(()));
+    assert!(hosts(s, "web").contains("\tother "), "{}", hosts(s, "web"));
+    assert!(!ask(s, "web", "store", "A").starts_with("NoError "));
+    assert_eq!(s.inspect("web", "{{json .HostConfig.Links}}"), "[\"/db:/web/other\"]");
+    s.dhow(["restart", "-t", "0", "web"]).ok();
+    assert_eq!(s.dhow(["exec", "web", "sh", "-c", "env | grep -c ^STORE; true"]).ok(), "0");
+    s.dhow(["rm", "--link", "web/store"])
+        .output()
+        .exits(1)
+        .complains("container web has no link of that name");
+    s.dhow(["rm", "--link", "web"]).output().exits(1).complains("a link is CONTAINER/ALIAS");
+    assert_eq!(s.dhow(["ps", "-q"]).ok().lines().count(), 2, "the containers stay");
 }
 
 fn a_target_that_does_not_run_is_found_when_it_does(s: &Sandbox) {

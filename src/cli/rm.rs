@@ -9,13 +9,14 @@ use super::ps_filter::{Chosen, KEYS};
 use super::stop::seconds;
 use super::{Session, out};
 use crate::engine::stop::{self, StopOptions};
-use crate::engine::{Engine, is_not_found, list as listing, remove};
+use crate::engine::{Engine, is_not_found, list as listing, remove, unlink};
 use crate::error::ResultExt;
 
 pub(super) fn rm_args(command: Command) -> Command {
     command
         .arg(switch("force", Some('f'), "Kill it first if it runs; one that is not there is fine"))
         .arg(switch("volumes", Some('v'), "Remove its anonymous volumes too"))
+        .arg(switch("link", Some('l'), "Remove a link, CONTAINER/ALIAS, and no container"))
         .arg(switch("all", Some('a'), "All containers"))
         .arg(list("filter", None, "KEY=VALUE", "All that fit, as ps shows them"))
         .arg(switch("ignore", Some('i'), "One that is not there is fine"))
@@ -30,6 +31,12 @@ pub(super) fn rm_verb(matches: &ArgMatches, session: &mut Session) -> Result<u8>
         return Err(anyhow!("cannot use --time without --force")).hint("rm kills nothing unasked");
     }
     let engine = session.engine()?;
+    if matches.get_flag("link") {
+        return each(&many(matches, "names"), |link| {
+            unlink::unlink(&engine, link)?;
+            out::out(&format!("{link}\n"))
+        });
+    }
     let named = chosen(&engine, matches)?;
     let mut names: Vec<&str> = named.iter().map(String::as_str).collect();
     if force {

@@ -53,7 +53,7 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
         "GroupAdd": or_null(&options.group_add),
         "IpcMode": share(&options.ipc, "private"),
         "Cgroup": "",
-        "Links": or_null(&links(options, record)),
+        "Links": or_null(&links(record)),
         "OomScoreAdj": options.oom_score_adj.unwrap_or(0),
         "PidMode": share(&options.pid, ""),
         "Privileged": options.privileged,
@@ -69,8 +69,9 @@ fn asked(options: &Options, record: &Record, spec: &Spec) -> Value {
 }
 
 /// Links as docker shows them: whom it links to, and what that is called inside.
-fn links(options: &Options, record: &Record) -> Vec<String> {
-    options.links.iter().map(|link| format!("/{}:/{}/{}", link.target, record.name, link.alias)).collect()
+fn links(record: &Record) -> Vec<String> {
+    let links = record.wiring.links.iter();
+    links.map(|link| format!("/{}:/{}/{}", link.target, record.name, link.alias)).collect()
 }
 
 /// Docker's word for whose name space it is; `own` for one's own.

@@ -49,6 +49,7 @@ mod still;
 pub mod stop;
 pub mod top;
 mod trees;
+pub mod unlink;
 pub mod update;
 pub mod volume;
 pub mod wait;

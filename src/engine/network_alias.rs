@@ -88,7 +88,11 @@ fn is_among(alias: &str, aliases: &[String]) -> bool {
 }
 
 /// Changes the record, and lets its supervisor know.
-fn rename(engine: &Engine, dir: &ContainerDir, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
+pub(super) fn rename(
+    engine: &Engine,
+    dir: &ContainerDir,
+    change: impl FnOnce(&mut Record) -> Result<()>,
+) -> Result<()> {
     dir.change_record(&engine.store, change)?;
     match dir.status() {
         Ok(Status::Running(_) | Status::Paused(_) | Status::Restarting(..)) => {
