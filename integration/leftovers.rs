@@ -180,6 +180,15 @@ pub fn kill_own(pid: i32, signal: Signal) {
     rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
+/// Waits until a process has given back all that it had: it is gone, or nothing of it is left but how it ended.
+#[track_caller]
+pub fn wait_for_end(pid: i32) {
+    let status = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let is_over =
+        || !status().lines().any(|l| l.starts_with("State:") && !l.contains('Z') && !l.contains('X'));
+    crate::wait::until("the process's end", || is_over().then_some(()));
+}
+
 /// The parent of a process.
 pub fn parent(pid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

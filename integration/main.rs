@@ -46,6 +46,8 @@
 //! | `crowd` | many on one network, addresses that run out, names with strange characters |
 //! | `study` `study_changes` | an architecture of 21 containers in three environments, and how it is changed while it is used |
 //! | `rootless` `nested` `debian` | users, dhow in dhow, a real distribution |
+//! | `forward` `forward_streams` `forward_ports` | a user's way to the outside, and the outside's to a user's containers |
+//! | `rootless` `nested` `nested_networks` `debian` | users, dhow in dhow, a real distribution |
 //! | `ci` | what a step of a CI system needs |
 //! | `secrets` | what has them, and what never does |
 //! | `store_care` | `system check` |
@@ -120,6 +122,8 @@ mod digests_shipped;
 mod events;
 mod exec;
 mod forward;
+mod forward_ports;
+mod forward_streams;
 mod harness_works;
 mod health;
 mod host_flags;
@@ -146,6 +150,7 @@ mod manifest;
 mod mount_kinds;
 mod names;
 mod nested;
+mod nested_networks;
 mod networks;
 mod old_kernel;
 mod pause;

@@ -89,8 +89,10 @@ use crate::error::{self, ExitWith};
 use crate::event::Event;
 use crate::host::{self, Host};
 use crate::network::forward::hold::{self, Given, Hold};
+use crate::network::place;
 use crate::spec::options::Options;
 use crate::store::additional;
+use crate::supervisor::ports::Ports;
 use crate::userns::{self, Entering};
 
 /// A verb: its name, its place in the help, its flags, what it does.
@@ -112,12 +114,28 @@ pub(crate) struct Session {
     additional_stores: Vec<PathBuf>,
     /// A user's forwarder, as long as we need it.
     forward: Option<(Hold, Given)>,
+    /// It was looked for.
+    is_forward_seen: bool,
 }
 
 impl Session {
     /// The engine, for verbs that only read.
     pub(crate) fn engine(&mut self) -> Result<Engine> {
+        self.heal_forward();
         self.open()
+    }
+
+    /// A user's forwarder that was killed is started again by whatever is done next. Once, and before we are root of a name
+    /// space.
+    fn heal_forward(&mut self) {
+        if std::mem::replace(&mut self.is_forward_seen, true) || !place::is_shared(&self.host) {
+            return;
+        }
+        match hold::heal(&self.host.data, &mut out::warn) {
+            Ok(healed) => self.forward = healed,
+            // What was asked for may well be done without.
+            Err(error) => out::warn(&error::chain(&error)),
+        }
     }
 
     fn open(&self) -> Result<Engine> {
@@ -152,9 +170,18 @@ impl Session {
         }
     }
 
+    /// Fails if a port that a user wants to publish is taken: who has it can only be seen before we are root of a name space.
+    pub(crate) fn check_ports(&mut self, options: &Options) -> Result<()> {
+        if !self.host.is_rootless() || options.network != Network::Own || options.publish.is_empty() {
+            return Ok(());
+        }
+        Ports::check(&self.engine()?.store, &options.publish)
+    }
+
     /// Sees to it that a user's containers have a way to the outside. Before we are root of a name space.
     pub(crate) fn reach_outside(&mut self) -> Result<()> {
-        if self.host.is_rootless() && self.forward.is_none() {
+        if place::is_shared(&self.host) && self.forward.is_none() {
+            self.is_forward_seen = true;
             self.forward = Some(hold::ensure(&self.host.data, &mut out::warn)?);
         }
         Ok(())
@@ -172,7 +199,8 @@ impl Session {
 
     /// The same for a verb that has something to read while the ids are being mapped.
     pub(crate) fn engine_entering(&mut self) -> Result<(Engine, Entering)> {
-        if self.host.is_rootless() && self.forward.is_none() {
+        self.heal_forward();
+        if place::is_shared(&self.host) && self.forward.is_none() {
             self.forward = hold::look(&self.host.data)?;
         }
         let entering = match &self.forward {
@@ -320,7 +348,7 @@ fn dispatch(matches: &ArgMatches, found: Result<(Host, Config)>) -> Result<u8> {
     let options: Vec<String> = matches.get_many("storage-opt").into_iter().flatten().cloned().collect();
     let additional_stores =
         additional::stores(&host, &options, config.storage.additional_stores.as_deref().unwrap_or_default())?;
-    let mut session = Session { host, config, additional_stores, forward: None };
+    let mut session = Session { host, config, additional_stores, forward: None, is_forward_seen: false };
     let (name, sub) = matches.subcommand().unwrap_or(("", matches));
     let (table, name, sub) = match verbs::GROUPS.iter().find(|(group, ..)| *group == name) {
         Some((_, _, table)) => grouped(table, sub),

@@ -68,6 +68,7 @@ fn run_now(matches: &ArgMatches, session: &mut Session, mut held: Option<&mut He
         }
     };
     let registry = ask_helpers(matches, session, &wanted)?;
+    session.check_ports(&wanted.options)?;
     let (engine, entering) = session.engine_entering_for(&wanted.options)?;
     let ready = Ready { engine: &engine, entering, registry };
     let (wanted, entering) = with_image(matches, session, ready, wanted)?;

@@ -80,8 +80,9 @@ pub fn make(
         (supervise(&dir, Some(executable), role, options, events)?, holder)
     };
     supervisor.preserve(&preserved)?;
-    // A chroot has the network around it; who asked for another is told so.
-    if supervisor.is_chroot() && wiring::is_by_default(&wanted.options) {
+    // A chroot has the network around it; who asked for another, or for ports of one, is told so.
+    let is_published = !wanted.options.publish.is_empty() || wanted.options.publish_all;
+    if supervisor.is_chroot() && wiring::is_by_default(&wanted.options) && !is_published {
         wanted.options.network = Network::Host;
     }
     let created = create::create(engine, id, wanted)?;

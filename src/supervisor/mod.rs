@@ -45,7 +45,7 @@ mod passage;
 mod pause;
 mod person;
 mod port_owner;
-mod ports;
+pub mod ports;
 mod relay;
 mod request;
 mod requests;

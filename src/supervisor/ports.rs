@@ -58,6 +58,17 @@ impl Ports {
         Ok(ports)
     }
 
+    /// Fails if one of the ports cannot be had. For a user who is not root of a name space yet: of a process in the outer
+    /// one it cannot be seen from within that it has a port.
+    pub fn check(store: &Store, wanted: &[Port]) -> Result<()> {
+        // Of one that the kernel chooses, or of several, another will do; of a thousand the first tell enough.
+        let is_fixed = |port: &&Port| {
+            port.protocol != "sctp" && port.host.is_some_and(|(first, last)| first == last && first != 0)
+        };
+        let wanted: Vec<Port> = wanted.iter().filter(is_fixed).take(16).cloned().collect();
+        wanted.iter().try_for_each(|port| Ports::default().bind_one(store, port))
+    }
+
     fn bind_one(&mut self, store: &Store, port: &Port) -> Result<()> {
         let about = |number: u16| format!("cannot publish port {number}/{} of the host", port.protocol);
         let addresses: Vec<IpAddr> = match port.address.parse() {

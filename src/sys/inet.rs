@@ -13,6 +13,15 @@ pub fn set_option(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::R
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether the next byte of a TCP socket is one that was sent as urgent (SIOCATMARK, tcp(7)).
+pub fn is_at_mark(socket: impl AsFd) -> io::Result<bool> {
+    const SIOCATMARK: libc::Ioctl = 0x8905;
+    let mut answer: libc::c_int = 0;
+    // SAFETY: the request writes one int, which `answer` is.
+    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCATMARK, &raw mut answer) };
+    if done == 0 { Ok(answer != 0) } else { Err(io::Error::last_os_error()) }
+}
+
 /// A packet socket (packet(7)) on the interface with this index, close-on-exec, not waiting. It hears what `filter` lets
 /// through of what comes in and goes out there; an empty filter: it hears nothing and can only send.
 pub fn packet_socket(interface: u32, filter: &[libc::sock_filter]) -> io::Result<OwnedFd> {

@@ -84,7 +84,16 @@ pub fn release_byte(fd: impl AsFd, at: i64) -> io::Result<()> {
 
 /// Whether another open file holds an exclusive lock; takes nothing.
 pub fn is_held(fd: impl AsFd) -> io::Result<bool> {
-    let mut lock = request(libc::F_RDLCK);
+    is_against(fd, libc::F_RDLCK)
+}
+
+/// Whether another open file holds a lock of either kind; takes nothing.
+pub fn is_taken(fd: impl AsFd) -> io::Result<bool> {
+    is_against(fd, libc::F_WRLCK)
+}
+
+fn is_against(fd: impl AsFd, kind: libc::c_int) -> io::Result<bool> {
+    let mut lock = request(kind);
     // SAFETY: the descriptor is borrowed for the call, and F_OFD_GETLK reads and writes one struct flock.
     if unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } != 0 {
         return Err(io::Error::last_os_error());
@@ -107,6 +116,10 @@ mod tests {
         assert!(!try_acquire(&b, Kind::Shared).unwrap());
         drop(a);
         assert!(try_acquire(&b, Kind::Shared).unwrap());
+        let c = fs::open_or_create(&path, 0o600).unwrap();
+        assert!(is_taken(&c).unwrap() && !is_held(&c).unwrap());
+        drop(b);
+        assert!(!is_taken(&c).unwrap());
         fs::remove_file(&path).unwrap();
     }
 

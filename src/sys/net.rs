@@ -1,8 +1,8 @@
-//! What network and UTS name spaces need before netlink: SIOCSIFFLAGS (netdevice(7)) and setdomainname(2).
+//! What network and UTS name spaces need before netlink: SIOCSIFFLAGS (netdevice(7)), whose they are, and setdomainname(2).
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -36,4 +36,24 @@ pub fn set_domainname(name: &str) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::last_os_error())
+}
+
+/// Whether our network name space belongs to our user name space, so that its root may change it (NS_GET_USERNS,
+/// ioctl_ns(2)). One that belongs to an outer user name space is not shown to us at all.
+pub fn owns_network() -> bool {
+    use rustix::fs::{Mode, OFlags, fstat, open, stat};
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    let owner = || -> io::Result<bool> {
+        let network = open(c"/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        // SAFETY: the request takes no argument, and returns a new descriptor or -1.
+        let fd = unsafe { libc::ioctl(network.as_raw_fd(), NS_GET_USERNS) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor, which nobody else owns.
+        let owner = fstat(unsafe { OwnedFd::from_raw_fd(fd) })?;
+        let own = stat(c"/proc/self/ns/user")?;
+        Ok((owner.st_dev, owner.st_ino) == (own.st_dev, own.st_ino))
+    };
+    owner().unwrap_or(false)
 }

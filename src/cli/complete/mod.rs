@@ -59,6 +59,8 @@ pub(super) fn answer(args: &[OsString], found: anyhow::Result<(Host, Config)>) -
         config,
         additional_stores: Vec::new(),
         forward: None,
+        // What is typed is only looked at.
+        is_forward_seen: true,
     });
     let answer = complete(before, current, &mut Names { session });
     u8::from(out::out(&answer.text(current)).is_err())

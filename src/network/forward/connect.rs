@@ -21,13 +21,10 @@ use super::BACK;
 use super::is_outside;
 use super::packet::{Syn, Unreachable, unreachable};
 use super::poll::{Kind, both_ways};
-use super::relay::{Relay, reset_on_close};
+use super::relay::{Relay, prepared, reset_on_close};
 use super::role::Forwarder;
 use super::slab::{Key, Slab};
 
-/// So many on their way at most, of one container and of all: who floods does not take others' room.
-const MOST_OF_ONE: usize = 1024;
-const MOST: usize = 8192;
 /// A container has so long to go on with a connection that the outside has answered.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,8 +50,8 @@ pub struct Connecting {
 }
 
 impl Connecting {
-    fn has_room(&self, source: IpAddr) -> bool {
-        self.pending.len() < MOST && self.of_one.get(&source).is_none_or(|n| *n < MOST_OF_ONE)
+    fn has_room(&self, source: IpAddr, (most_of_one, most): (usize, usize)) -> bool {
+        self.pending.len() < most && self.of_one.get(&source).is_none_or(|n| *n < most_of_one)
     }
 
     fn insert(&mut self, pending: Pending) -> Key {
@@ -105,6 +102,7 @@ pub fn connect_outside(target: SocketAddr) -> std::io::Result<OwnedFd> {
     let family = if target.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    prepared(&socket);
     match rustix::net::connect(&socket, &target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
@@ -142,7 +140,7 @@ impl Forwarder {
             return self.send_packet(&syn.refusal(), syn.source.ip());
         }
         // It will ask again.
-        if !self.connecting.has_room(syn.source.ip()) || !self.has_descriptors() {
+        if !self.connecting.has_room(syn.source.ip(), self.shares()) || !self.has_descriptors() {
             return;
         }
         let outside = match connect_outside(syn.target) {

@@ -11,6 +11,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::is_outside;
+use super::maker::Made;
 use super::packet::{Unreachable, datagram, udp_head, unreachable};
 use super::poll::{Kind, Poll};
 use super::publish::seen_as;
@@ -20,14 +21,14 @@ use crate::sys::datagram::{Inbox, send_all, send_from};
 
 /// So many flows at most; the one that was silent for longest makes room.
 const MOST: usize = 4096;
-/// Of one container.
-const MOST_OF_ONE: usize = 1024;
 /// How often silent flows are looked for, while there are any.
 const SWEEP: Duration = Duration::from_secs(15);
 /// How long one may be silent: one that was never answered, one that was, one that asked a name server.
 const UNANSWERED: Duration = Duration::from_secs(30);
 const ANSWERED: Duration = Duration::from_secs(180);
 const NAMES: Duration = Duration::from_secs(15);
+/// What every network of IPv6 takes in one packet.
+pub const PIECE: usize = 1280;
 /// Datagrams in one call, and calls in one turn.
 const BATCH: usize = 64;
 const TURN: usize = 8;
@@ -178,7 +179,7 @@ impl Forwarder {
                 return packet.iter().for_each(|packet| self.send_packet(packet, inside.ip()));
             }
             None if !self.has_descriptors() => return,
-            None if self.flows.of_one.get(&inside.ip()).is_some_and(|n| *n >= MOST_OF_ONE) => return,
+            None if self.flows.of_one.get(&inside.ip()).is_some_and(|n| *n >= self.shares().0) => return,
             None => match self.flows.begin(&self.poll, inside, peer) {
                 Ok(key) => key,
                 Err(error) => {
@@ -245,9 +246,14 @@ impl Forwarder {
         let heads: Vec<Vec<u8>> = inbox.datagrams().map(|d| udp_head(source, target, d.bytes)).collect();
         let parts: Vec<[&[u8]; 2]> =
             heads.iter().zip(inbox.datagrams()).map(|(h, d)| [&h[..], d.bytes]).collect();
-        if let Some(raw) = self.made.raw.get(usize::from(target.is_ipv6())) {
-            let _ = send_all(raw, &parts, Some(SocketAddr::new(target.ip(), 0)));
+        let (long, short): (Vec<_>, Vec<_>) =
+            parts.into_iter().partition(|parts| is_long(&self.made, target, parts));
+        if let Some(raw) = self.made.raw.get(usize::from(target.is_ipv6()))
+            && !short.is_empty()
+        {
+            let _ = send_all(raw, &short, Some(SocketAddr::new(target.ip(), 0)));
         }
+        long.iter().for_each(|parts| enter_in_pieces(&self.made, source, target, parts));
     }
 
     /// Clients sent datagrams to a published port.
@@ -278,13 +284,28 @@ impl Forwarder {
                         self.flows.insert(Flow { inside, peer, outside, used, is_answered: false });
                     }
                 }
-                if let Some(raw) = self.made.raw.get(usize::from(inside.is_ipv6())) {
-                    let head = udp_head(peer, inside, datagram.bytes);
-                    let to = SocketAddr::new(inside.ip(), 0);
-                    let _ = send_all(raw, &[[&head, datagram.bytes]], Some(to));
+                let head = udp_head(peer, inside, datagram.bytes);
+                let parts = [&head[..], datagram.bytes];
+                if is_long(&self.made, inside, &parts) {
+                    enter_in_pieces(&self.made, peer, inside, &parts);
+                } else if let Some(raw) = self.made.raw.get(usize::from(inside.is_ipv6())) {
+                    let _ = send_all(raw, &[parts], Some(SocketAddr::new(inside.ip(), 0)));
                 }
             }
         }
         self.flows.inbox = Some(inbox);
+    }
+}
+
+/// No router divides packets of IPv6, so that what is longer than every network takes is divided here.
+fn is_long(made: &Made, target: SocketAddr, [head, rest]: &[&[u8]; 2]) -> bool {
+    target.is_ipv6() && made.pieces.is_some() && head.len() + rest.len() > PIECE
+}
+
+fn enter_in_pieces(made: &Made, source: SocketAddr, target: SocketAddr, [head, rest]: &[&[u8]; 2]) {
+    // Without the header of IP, which the kernel makes for each piece.
+    let datagram = [&head[40..], rest].concat();
+    if let Some(pieces) = &made.pieces {
+        let _ = send_from(pieces, &datagram, source.ip(), SocketAddr::new(target.ip(), 0));
     }
 }

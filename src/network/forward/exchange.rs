@@ -13,10 +13,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::datagrams::PIECE;
 use super::netlink::{
     Family, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, ask, ask_all, attribute, message, nest, number, socket, text,
 };
-use super::{INDEX, MTU, rules};
+use super::{INDEX, MARK_LONG, MTU, rules};
+use crate::error::ResultExt;
 use crate::fs;
 use crate::sys::process;
 
@@ -37,6 +39,8 @@ const OUTER: [IpAddr; 2] = [
 const PREFIX: [u8; 2] = [29, 125];
 /// The table in which the whole world is local.
 const WORLD: u32 = 100;
+/// The table by which long packets leave.
+const DIVIDED: u32 = 101;
 const LOOPBACK: u32 = 1;
 
 const RTM_NEWLINK: u16 = 16;
@@ -73,7 +77,9 @@ pub fn make(shared: Option<OwnedFd>) -> Result<Spaces> {
         process::join_namespaces(&exchange, libc::CLONE_NEWNET).context("cannot join the exchange")?;
     }
     let route = socket(Family::Route)?;
-    ask_all(&route, &[pair(&shared), up(LOOPBACK), up(INDEX)]).context("cannot make links to the outside")?;
+    ask_all(&route, &[pair(&shared), up(LOOPBACK), up(INDEX)])
+        .context("cannot make links to the outside")
+        .hint("root has none in a container without CAP_NET_ADMIN: use --network host")?;
     ask_all(&route, &ways_in(4)).context("cannot set the routes of the exchange")?;
     let has_v6 = ask_all(&route, &[of_link(INDEX, 1)]).and_then(|()| ask_all(&route, &ways_in(6))).is_ok();
     rules::set()?;
@@ -91,7 +97,9 @@ pub fn make(shared: Option<OwnedFd>) -> Result<Spaces> {
 
 /// A new network name space for this thread; a descriptor of it.
 fn unshare() -> Result<OwnedFd> {
-    process::unshare(libc::CLONE_NEWNET).context("cannot make a network name space")?;
+    process::unshare(libc::CLONE_NEWNET)
+        .context("cannot make a network name space")
+        .hint("root has none in a container without CAP_SYS_ADMIN and CAP_NET_ADMIN: use --network host")?;
     Ok(fs::open(Path::new("/proc/thread-self/ns/net"))?.into())
 }
 
@@ -174,7 +182,16 @@ fn ways_in(version: u8) -> Vec<Vec<u8>> {
     // struct fib_rule_hdr: to a table.
     let head = [family(version), 0, 0, 0, WORLD as u8, 0, 0, 1, 0, 0, 0, 0];
     let rule = message(RTM_NEWRULE, NEW, &head, &[text(3, IN), number(6, WORLD), number(15, WORLD)]);
-    vec![address(version, INDEX, INNER), world, rule, default_by(version, INDEX, OUTER)]
+    let mut ways = vec![address(version, INDEX, INNER), world, rule, default_by(version, INDEX, OUTER)];
+    if version == 6 {
+        // No router divides packets of IPv6: what may be longer than a network takes is marked, and divided as it leaves.
+        let metrics = nest(8, &[number(2, PIECE as u32)]);
+        let by = [number(4, INDEX), attribute(5, &octets(OUTER[1])), number(15, DIVIDED), metrics];
+        ways.push(default_route(version, (DIVIDED, 0, 1), &by));
+        let head = [family(version), 0, 0, 0, DIVIDED as u8, 0, 0, 1, 0, 0, 0, 0];
+        ways.push(message(RTM_NEWRULE, NEW, &head, &[number(10, MARK_LONG), number(15, DIVIDED)]));
+    }
+    ways
 }
 
 /// Of the shared name space: to the exchange.

@@ -25,6 +25,8 @@ pub use super::exchange::OUT as OUTSIDE;
 
 /// The name of the socket in the directory.
 pub(super) const SOCKET: &str = "socket";
+/// What it is called until somebody listens there.
+pub(super) const NEW_SOCKET: &str = "socket.new";
 /// How long the forwarder may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,9 +71,7 @@ pub fn ensure(data: &Path, warn: &mut dyn FnMut(&str)) -> Result<(Hold, Given)> 
             Some(socket) => join(data, socket, None, Keeps::No)?,
             None => {
                 if !is_told && is_missed(data)? {
-                    warn(
-                        "the process that leads containers to the outside was ended; it is started again, and connections that went through it are lost",
-                    );
+                    warn(ENDED);
                     is_told = true;
                 }
                 join(data, start(data)?, None, Keeps::No)?
@@ -84,6 +84,12 @@ pub fn ensure(data: &Path, warn: &mut dyn FnMut(&str)) -> Result<(Hold, Given)> 
         anyhow::ensure!(Instant::now() < deadline, "{ABOUT}: it does not answer");
         crate::sys::process::pause(Duration::from_millis(2));
     }
+}
+
+/// Starts the user's forwarder again if it was killed and somebody still needs it; what is asked here costs next to nothing
+/// where it was not. To be called before a user name space is entered.
+pub fn heal(data: &Path, warn: &mut dyn FnMut(&str)) -> Result<Option<(Hold, Given)>> {
+    if is_missed(data)? && !is_there(data)? { ensure(data, warn).map(Some) } else { Ok(None) }
 }
 
 /// The user's forwarder, if there is one.
@@ -101,6 +107,8 @@ pub fn find(data: &Path) -> Result<(Hold, Given)> {
         .hint("try again: the next one that needs it starts another one")
 }
 
+/// What is said when it was killed.
+const ENDED: &str = "the process that leads containers to the outside was ended; it is started again, and connections that went through it are lost";
 const ABOUT: &str = "cannot reach the process that leads a user's containers to the outside";
 
 /// `None` if nobody listens.
@@ -194,8 +202,12 @@ fn is_missed(data: &Path) -> Result<bool> {
     if fs::metadata(&path)?.is_none() {
         return Ok(false);
     }
-    let held = fs::open_or_create(&path, 0o600)?;
-    Ok(!lock::try_acquire(&held, Lock::Exclusive).context("cannot lock")?)
+    lock::is_taken(&fs::open_or_create(&path, 0o600)?).context("cannot see a lock")
+}
+
+/// Whether a forwarder lives, or just begins.
+fn is_there(data: &Path) -> Result<bool> {
+    lock::is_held(&fs::open_or_create(&dir(data).join("lock"), 0o600)?).context("cannot see a lock")
 }
 
 fn has_ended(socket: &Socket) -> Result<bool> {
@@ -263,6 +275,6 @@ impl Hold {
 
 fn watch(dir: &Path) -> Result<OwnedFd> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE)?;
+    inotify::add_watch(&watch, dir, inotify::WatchFlags::MOVED_TO)?;
     Ok(watch)
 }

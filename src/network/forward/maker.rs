@@ -9,9 +9,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use anyhow::{Context, Result, anyhow};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, sockopt};
 
-use super::exchange::{self, OUT, Spaces};
+use super::exchange::{self, INNER, OUT, Spaces};
 use super::netlink::{Family, socket as netlink};
-use super::{INDEX, LISTEN, MARK, filter};
+use super::relay::prepared;
+use super::{INDEX, LISTEN, MARK, MARK_LONG, filter};
 use crate::sys::inet::{packet_socket, set_option};
 use crate::sys::process;
 
@@ -40,6 +41,8 @@ pub struct Made {
     pub echoes: Vec<OwnedFd>,
     /// Send packets to containers, header and all, from any address.
     pub raw: Vec<OwnedFd>,
+    /// Sends datagrams of IPv6 from any address, divided as every network takes them; none where there is no IPv6.
+    pub pieces: Option<OwnedFd>,
 }
 
 /// Our end of the thread.
@@ -136,6 +139,7 @@ fn first_sockets(spaces: &Spaces) -> Result<Made> {
         datagrams: each(datagrams)?,
         echoes: each(echoes)?,
         raw: each(raw)?,
+        pieces: spaces.has_v6.then(pieces).transpose()?,
     })
 }
 
@@ -169,6 +173,7 @@ fn bound(is_v6: bool, kind: SocketType) -> Result<OwnedFd> {
 
 fn listener(is_v6: bool) -> Result<OwnedFd> {
     let socket = bound(is_v6, SocketType::STREAM)?;
+    prepared(&socket);
     rustix::net::listen(&socket, 4096).context("cannot listen")?;
     Ok(socket)
 }
@@ -201,6 +206,17 @@ fn raw_socket(is_v6: bool, protocol: i32) -> Result<OwnedFd> {
 fn echoes(is_v6: bool) -> Result<OwnedFd> {
     let protocol = if is_v6 { libc::IPPROTO_ICMPV6 } else { libc::IPPROTO_ICMP };
     tell_target(raw_socket(is_v6, protocol)?, is_v6)
+}
+
+fn pieces() -> Result<OwnedFd> {
+    let socket = raw_socket(true, libc::IPPROTO_UDP)?;
+    let about = "cannot set an option of a socket";
+    set_option(&socket, libc::SOL_IPV6, libc::IPV6_TRANSPARENT, 1).context(about)?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, MARK_LONG as i32).context(about)?;
+    let _ = sockopt::set_socket_send_buffer_size(&socket, 4 << 20);
+    // It would hear all datagrams of the exchange otherwise.
+    rustix::net::bind(&socket, &SocketAddr::new(INNER[1], 0)).context("cannot bind a socket")?;
+    Ok(socket)
 }
 
 fn raw(is_v6: bool) -> Result<OwnedFd> {

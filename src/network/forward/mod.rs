@@ -38,6 +38,7 @@ mod maker;
 mod netlink;
 mod packet;
 mod ping;
+mod pipes;
 mod poll;
 mod publish;
 mod relay;
@@ -59,6 +60,8 @@ const LISTEN: u16 = 1;
 const BACK: u8 = 0x06;
 /// The mark of packets that we made.
 const MARK: u32 = 0x6468_6f77;
+/// The mark of those among them that are divided.
+const MARK_LONG: u32 = 0x6468_6f78;
 /// How long a packet between the two name spaces may be: it never leaves the machine's memory.
 const MTU: u32 = 65535;
 

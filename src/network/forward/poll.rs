@@ -67,6 +67,8 @@ pub struct Happened {
     pub key: Key,
     /// It failed, or was reset.
     pub failed: bool,
+    /// It has something urgent to say (tcp(7)).
+    pub urgent: bool,
 }
 
 /// See the module.
@@ -77,7 +79,7 @@ pub struct Poll {
 
 /// For connections: both ways, once each time something changes.
 pub fn both_ways() -> EventFlags {
-    EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET
+    EventFlags::IN | EventFlags::OUT | EventFlags::PRI | EventFlags::RDHUP | EventFlags::ET
 }
 
 impl Poll {
@@ -116,7 +118,9 @@ impl Poll {
         let happened = self.events.iter().filter_map(|event| {
             let (data, flags) = (event.data.u64(), event.flags);
             let kind = *KINDS.get((data >> 56) as usize)?;
-            Some(Happened { kind, key: Key(data & ((1 << 56) - 1)), failed: flags.contains(EventFlags::ERR) })
+            let key = Key(data & ((1 << 56) - 1));
+            let (failed, urgent) = (flags.contains(EventFlags::ERR), flags.contains(EventFlags::PRI));
+            Some(Happened { kind, key, failed, urgent })
         });
         Ok(happened.collect())
     }

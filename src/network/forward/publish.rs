@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, sockopt};
 use super::Lead;
 use super::exchange::INNER;
 use super::poll::{Kind, both_ways};
-use super::relay::reset_on_close;
+use super::relay::{prepared, reset_on_close};
 use super::role::Forwarder;
 use super::slab::Key;
 use crate::sys::inet::set_option;
@@ -50,6 +50,7 @@ impl Forwarder {
             set_option(&socket, level, name, 1).context(about)?;
             let _ = sockopt::set_socket_recv_buffer_size(&socket, 4 << 20);
         } else {
+            prepared(&socket);
             rustix::net::listen(&socket, 4096).context("cannot listen")?;
         }
         let key = self.ports.next_key();
@@ -103,6 +104,7 @@ impl Forwarder {
 
     fn connect_inside(&mut self, source: SocketAddr, target: SocketAddr) -> Result<OwnedFd> {
         let socket = self.maker.stream(target.is_ipv6())?;
+        prepared(&socket);
         let bound = rustix::net::bind(&socket, &source);
         if bound.is_err() {
             // The same client's port is in use for another container: at least the address is its own.

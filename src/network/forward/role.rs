@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -19,9 +19,10 @@ use super::connect::Connecting;
 use super::datagrams::Flows;
 use super::maker::{Made, Maker};
 use super::ping::Pings;
+use super::pipes::Pipes;
 use super::poll::{Happened, Kind, Poll};
 use super::publish::{Arriving, Port};
-use super::relay::{Pipes, Relay, Step};
+use super::relay::{Relay, Step};
 use super::slab::{Key, Slab};
 use super::{Word, hold};
 use crate::fs;
@@ -131,7 +132,7 @@ fn prepare(data: &Path) -> Result<Option<Prepared>> {
     let held = fs::open_or_create(&dir.join("held"), 0o600)?;
     let door = open_door(&dir)?;
     let mut clients = Vec::new();
-    let is_alone = lock::try_acquire(&held, Lock::Exclusive).context("cannot lock")?;
+    let is_alone = !lock::is_taken(&held).context("cannot see a lock")?;
     drop(held);
     let survivor = if is_alone { None } else { await_survivor(&door, &mut clients)? };
     let mut host = Host::probe(Some(data))?;
@@ -163,13 +164,16 @@ fn prepare(data: &Path) -> Result<Option<Prepared>> {
 fn open_door(dir: &Path) -> Result<OwnedFd> {
     let about = || format!("cannot listen in {}", dir.display());
     rustix::process::chdir(dir).with_context(about)?;
-    fs::remove_file(&PathBuf::from(hold::SOCKET))?;
+    let (new, known) = (Path::new(hold::NEW_SOCKET), Path::new(hold::SOCKET));
+    fs::remove_file(new)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let door = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
         .with_context(about)?;
-    let address = SocketAddrUnix::new(hold::SOCKET).with_context(about)?;
+    let address = SocketAddrUnix::new(new).with_context(about)?;
     rustix::net::bind(&door, &address).with_context(about)?;
     rustix::net::listen(&door, 4096).with_context(about)?;
+    // Whoever waits for its name to come may knock at once, which is refused before we listen.
+    fs::rename(new, known)?;
     Ok(door)
 }
 
@@ -210,7 +214,7 @@ impl Forwarder {
             }
             for _ in 0..self.busy.len() {
                 let Some(key) = self.busy.pop_front() else { break };
-                self.relay(key, false);
+                self.relay(key, false, false);
             }
             let now = Instant::now();
             self.connecting.give_up(now);
@@ -218,7 +222,7 @@ impl Forwarder {
             self.pings.sweep(now);
         }
         // Who knocks from now on finds nobody, and starts another one of us.
-        fs::remove_file(&PathBuf::from(hold::SOCKET))
+        fs::remove_file(Path::new(hold::SOCKET))
     }
 
     /// How long to wait: for ever, unless something is under way.
@@ -231,7 +235,7 @@ impl Forwarder {
         Some(due.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 
-    fn turn(&mut self, Happened { kind, key, failed }: Happened) {
+    fn turn(&mut self, Happened { kind, key, failed, urgent }: Happened) {
         match kind {
             Kind::Door => {
                 if let Ok(client) = rustix::net::accept_with(&self.door, SocketFlags::CLOEXEC) {
@@ -243,7 +247,7 @@ impl Forwarder {
             Kind::Listener => self.accept_inside(key.0 as usize),
             Kind::Pending => self.outside_answered(key),
             Kind::Arriving => self.inside_answered(key),
-            Kind::Relay => self.relay(key, failed),
+            Kind::Relay => self.relay(key, failed, urgent),
             Kind::Port => self.arrive(key),
             Kind::Datagrams => self.datagrams_leave(key.0 as usize),
             Kind::Flow => self.datagrams_come(key),
@@ -252,13 +256,18 @@ impl Forwarder {
         }
     }
 
-    fn relay(&mut self, key: Key, failed: bool) {
+    fn relay(&mut self, key: Key, failed: bool, urgent: bool) {
+        let has_room = self.has_descriptors();
+        self.pipes.allow(has_room);
         let Some(relay) = self.relays.get_mut(key) else { return };
+        if urgent {
+            relay.mark();
+        }
         match relay.step(&mut self.pipes, failed) {
             Step::Waits => {}
             Step::GoesOn => self.busy.push_back(key),
             Step::Over => {
-                drop(self.relays.remove(key));
+                self.relays.remove(key).into_iter().for_each(|relay| relay.end(&mut self.pipes));
                 if self.relays.is_empty() {
                     self.pipes.clear();
                 }
@@ -312,9 +321,15 @@ impl Forwarder {
         }
     }
 
+    /// How many connections, or flows of datagrams, may be on their way for one container and for all: a share of what we
+    /// may have, so that who floods does not take others' room.
+    pub(super) fn shares(&self) -> (usize, usize) {
+        ((self.most / 16).min(1024), (self.most / 4).min(8192))
+    }
+
     /// Whether there are descriptors for one more of anything: without, whoever waits would be told of over and over.
     pub(super) fn has_descriptors(&self) -> bool {
-        let pairs = self.relays.len() + self.arriving.len() + self.connecting.len();
+        let pairs = self.relays.len() + self.arriving.len() + self.connecting.len() + self.pipes.len();
         let others = self.flows.len() + self.pings.len() + self.ports.len() + self.clients.len();
         2 * pairs + others + RESERVE < self.most
     }
