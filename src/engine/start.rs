@@ -68,8 +68,9 @@ pub fn make(
     let finish = || entering.map(Entering::finish).transpose();
     let has_ranges = matches!(engine.host.ids, Ids::Ranges { .. });
     let (supervisor, holder) = if options.foreground && has_ranges && engine.host.executable_is_out_of_reach {
-        // A copy holds the command's memory: fine for one that lives no longer. It has our rights, mapped or not. With one
-        // id it would not do: memory that was there before the name space is out of the emulation's reach.
+        // A copy has the command's memory, of which it gives back what is free should it live longer. It has our rights,
+        // mapped or not. With one id it would not do: memory that was there before the name space is out of the emulation's
+        // reach.
         let supervisor = supervise(&dir, None, role, options, events)?;
         (supervisor, finish()?)
     } else {

@@ -20,14 +20,14 @@ impl Supervised {
             Ok(Some((Control::Resize(rows, columns), _))) => self.resize(rows, columns),
             Ok(Some((Control::Detach, _))) => {
                 self.begin.foreground = false;
-                self.control = None;
+                self.lose_command();
                 self.data = None;
                 self.running.iter_mut().flat_map(|r| &mut r.relays).for_each(Relay::let_go);
                 journal::note(&self.store, &self.event("detach"));
             }
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
-                self.control = None;
+                self.lose_command();
                 if self.begin.foreground && !self.outlives_command() {
                     // The command was killed: the container is its child in spirit and goes too.
                     self.life.stays_down = true;
@@ -35,6 +35,13 @@ impl Supervised {
                 }
             }
         }
+    }
+
+    /// From now on we are there without a command, perhaps for long: what starting took, and a copy of the command has of
+    /// it, is given back.
+    pub fn lose_command(&mut self) {
+        self.control = None;
+        sys::memory::give_back();
     }
 
     pub fn signal(&self, number: i32) {

@@ -117,7 +117,7 @@ impl Supervised {
     /// The command goes, and its terminal with it; what else it left in the box is heard by the log.
     fn part(&mut self) {
         self.begin.foreground = false;
-        self.control = None;
+        self.lose_command();
         self.data = None;
         if let Some(running) = &mut self.running {
             if running.terminal.take().is_some() {

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod datagram;
 pub mod inet;
 pub mod lock;
+pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod notify;
