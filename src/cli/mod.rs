@@ -32,6 +32,7 @@ mod login;
 mod logs;
 mod man;
 mod manifest;
+mod mount_fields;
 mod mount_flags;
 mod namespace_flags;
 mod network;
@@ -91,7 +92,7 @@ use crate::host::{self, Host};
 use crate::network::forward::hold::{self, Given, Hold};
 use crate::network::place;
 use crate::spec::options::Options;
-use crate::store::additional;
+use crate::store::{Store, additional};
 use crate::supervisor::ports::Ports;
 use crate::userns::{self, Entering};
 
@@ -112,6 +113,8 @@ pub(crate) struct Session {
     pub(crate) config: Config,
     /// Stores that are only read.
     additional_stores: Vec<PathBuf>,
+    /// The store, once it is open.
+    store: Option<Store>,
     /// A user's forwarder, as long as we need it.
     forward: Option<(Hold, Given)>,
     /// It was looked for.
@@ -138,9 +141,14 @@ impl Session {
         }
     }
 
-    fn open(&self) -> Result<Engine> {
-        let mut engine = Engine::open(self.host.clone())?;
+    fn open(&mut self) -> Result<Engine> {
+        let host = self.host.clone();
+        if let Some(store) = &self.store {
+            return Ok(Engine { store: store.with_ids(host.ids.clone()), host });
+        }
+        let mut engine = Engine::open(host)?;
         engine.store.additional.clone_from(&self.additional_stores);
+        self.store = Some(engine.store.clone());
         Ok(engine)
     }
 
@@ -348,7 +356,8 @@ fn dispatch(matches: &ArgMatches, found: Result<(Host, Config)>) -> Result<u8> {
     let options: Vec<String> = matches.get_many("storage-opt").into_iter().flatten().cloned().collect();
     let additional_stores =
         additional::stores(&host, &options, config.storage.additional_stores.as_deref().unwrap_or_default())?;
-    let mut session = Session { host, config, additional_stores, forward: None, is_forward_seen: false };
+    let mut session =
+        Session { host, config, additional_stores, store: None, forward: None, is_forward_seen: false };
     let (name, sub) = matches.subcommand().unwrap_or(("", matches));
     let (table, name, sub) = match verbs::GROUPS.iter().find(|(group, ..)| *group == name) {
         Some((_, _, table)) => grouped(table, sub),

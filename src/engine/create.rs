@@ -9,32 +9,28 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 
-use super::{Engine, devices, id_range, identity, mounts, name, overlap, reap, secret, shares, wiring, zone};
+use super::{
+    Engine, checks, devices, id_range, identity, mounts, name, overlap, reap, secret, shares, source, wiring,
+    zone,
+};
 use crate::dns;
 use crate::error::ResultExt;
 use crate::fs;
 use crate::host::{Host, Ids};
 use crate::network::etc::{Hosts, ResolvConf};
-use crate::oci::image::ImageConfiguration;
 use crate::oci::runtime::{Capabilities, LinuxResources, Spec};
-use crate::spec::options::{Limits, Mount, Network, Options};
-use crate::spec::resources::first_absent;
+use crate::spec::options::{Mount, Network, Options};
 use crate::spec::{self, Facts};
-use crate::store::Store;
 use crate::store::config::Config;
-use crate::store::container::{self, ContainerDir, Record, Restart, Source};
+use crate::store::container::{self, ContainerDir, Record, Restart};
 use crate::store::gc;
 use crate::store::grave;
 use crate::store::health::Healthcheck;
-use crate::store::image;
 use crate::store::image::Image;
 use crate::store::journal::{self, Event};
-use crate::store::layer;
 use crate::store::log_config::LogConfig;
 use crate::store::person::Person;
-use crate::store::pin::Pins;
 use crate::store::volume;
-use crate::supervisor::KEEP_GROUPS;
 use crate::supervisor::log::Settings;
 
 /// What a container is to be made from and how.
@@ -125,10 +121,10 @@ pub fn plan(engine: &Engine, id: String, wanted: CreateOptions) -> Result<Planne
         return Err(anyhow!("cannot use {name:?} as a name"))
             .hint("a name is made of a-z A-Z 0-9 _ . - and begins with a letter or digit");
     }
-    let (source, config, config_bytes) = source(engine, &wanted.from)?;
+    let (source, config, config_bytes) = source::look_up(engine, &wanted.from)?;
     let healthcheck = super::health::healthcheck(wanted.healthcheck, config_bytes.as_deref())?;
     let mut options = wanted.options;
-    check(&options)?;
+    checks::check(&options)?;
     if wanted.log {
         Settings::of(&wanted.log_config)?.check_machine()?;
     }
@@ -258,10 +254,10 @@ pub fn make(engine: &Engine, planned: Planned) -> Result<Created> {
     if let Some(name) = name.as_deref().filter(|_| take_over) {
         overlap::take_over(engine, name)?;
     }
-    let pins = take_home(store, &record.source)?;
+    let pins = source::take_home(store, &record.source)?;
     // From looking whether the layers are there until a record says that they are needed.
     let held_off = gc::hold_off(store)?;
-    check_layers(store, &mut record)?;
+    source::check_layers(store, &mut record)?;
     let no_removals = if record.volumes.is_empty() { None } else { Some(volume::hold_off(store)?) };
     let claimed = id_range::claim(store, &mut record, &options)?;
     let kept_secrets = match &secrets[..] {
@@ -315,132 +311,6 @@ fn create_unnamed(
         }
     }
     Err(last.unwrap_or_else(|| anyhow!("cannot find a free name")))
-}
-
-/// The source, and the image's config: what the specification knows of it, and as it is.
-fn source(engine: &Engine, from: &From) -> Result<(Source, Option<ImageConfiguration>, Option<Vec<u8>>)> {
-    match from {
-        From::Image(name, found) => {
-            let found = found.as_deref().cloned().map_or_else(|| image::find(&engine.store, name), Ok);
-            let image = found.with_context(|| format!("cannot run {name}")).map_err(|e| {
-                if super::is_not_found(&e) { e.context(crate::error::Hint(absent_hint(name))) } else { e }
-            })?;
-            let source =
-                Source::Image { name: name.clone(), id: image.id.to_string(), diff_ids: image.diff_ids };
-            Ok((source, Some(image.config), Some(image.config_bytes)))
-        }
-        From::Rootfs { path, throw_away } => {
-            let path = fs::canonicalize(path).context("cannot use the root file system")?;
-            anyhow::ensure!(
-                fs::metadata(&path)?.is_some_and(|m| m.is_dir()),
-                "cannot use the root file system {}: it is not a directory",
-                path.display()
-            );
-            Ok((Source::Dir { path, throw_away: *throw_away }, None, None))
-        }
-    }
-}
-
-/// Layers of an additional store whose files are another user's cannot lie under a container of ours, which would see them
-/// with the wrong owners: our own store gets them. What is returned is to be held until the container is there.
-fn take_home(store: &Store, source: &Source) -> Result<Option<Pins>> {
-    let Source::Image { name, diff_ids, .. } = source else { return Ok(None) };
-    let mut pins = None;
-    for diff_id in diff_ids {
-        if store.additional.is_empty() || layer::is_mountable(store, diff_id)? {
-            continue;
-        }
-        let pins = match &mut pins {
-            Some(pins) => pins,
-            None => pins.insert(Pins::new(store)?),
-        };
-        pins.hold(store, &diff_id.0)?;
-        layer::take_home(store, diff_id).with_context(|| format!("cannot run {name}"))?;
-    }
-    Ok(pins)
-}
-
-/// The image may have been removed since it was found, or a layer of it been lost. Notes which other stores are needed.
-fn check_layers(store: &Store, record: &mut Record) -> Result<()> {
-    let Source::Image { name, diff_ids, .. } = &record.source else { return Ok(()) };
-    for diff_id in diff_ids {
-        match layer::store_with(store, diff_id)? {
-            Some(data) if data != store.data => record.additional_stores.push(data.to_owned()),
-            Some(_) => {}
-            None => {
-                return Err(anyhow!("its layer {} is missing", diff_id.0))
-                    .with_context(|| format!("cannot run {name}"))
-                    .hint("dhow system check --repair looks for it, and brings it back if that can be done");
-            }
-        }
-    }
-    record.additional_stores.sort();
-    record.additional_stores.dedup();
-    Ok(())
-}
-
-fn absent_hint(name: &str) -> String {
-    format!("bring it here first: dhow pull {name}, or dhow load -i ARCHIVE")
-}
-
-/// What can be refused before anything is made.
-fn check(options: &Options) -> Result<()> {
-    if let Some(name) = &options.hostname
-        && (name.is_empty() || name.len() > 64)
-    {
-        anyhow::bail!("cannot use the hostname {name:?}: it has 1 to 64 characters");
-    }
-    check_limits(&options.limits)?;
-    check_security(options)?;
-    if options.group_add.len() > 1 && options.group_add.iter().any(|group| group == KEEP_GROUPS) {
-        return Err(anyhow!("cannot keep the caller's groups and add others"))
-            .hint("the kernel lets a user have the one or the other: use --group-add keep-groups alone");
-    }
-    for key in options.sysctls.keys() {
-        let is_private = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|p| key.starts_with(p))
-            || matches!(key.as_str(), "kernel.sem" | "kernel.domainname" | "kernel.hostname")
-            || (key.starts_with("net.") && options.network != Network::Host);
-        if !is_private {
-            return Err(anyhow!("cannot set sysctl {key}: it is not a parameter of the container alone")).hint(
-                "what has a name space can be set: kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*, and net.* with a network of its own",
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Whether the machine has what is asked of its security modules. Words about labels are refused only where they would
-/// have a meaning: where there are no labels, none is what they get, as with the peers.
-fn check_security(options: &Options) -> Result<()> {
-    let is_there = |path: &str| fs::metadata(path.as_ref()).is_ok_and(|meta| meta.is_some());
-    if let Some(profile) = options.apparmor.as_ref().filter(|profile| *profile != "unconfined")
-        && !is_there("/proc/self/attr/apparmor")
-    {
-        return Err(anyhow!("cannot use the AppArmor profile {profile}: this machine has no AppArmor"))
-            .hint("leave --security-opt apparmor out");
-    }
-    if let Some(word) = options.selinux.iter().find(|word| *word != "disable")
-        && is_there("/sys/fs/selinux/enforce")
-    {
-        return Err(anyhow!("cannot use the label {word}: containers of dhow have the caller's label"))
-            .hint("leave --security-opt label out, or use label=disable, which says so");
-    }
-    Ok(())
-}
-
-/// Whether the processors and memory nodes are there.
-pub(super) fn check_limits(limits: &Limits) -> Result<()> {
-    refuse_absent("cpuset-cpus", limits.cpuset_cpus.as_deref(), "/sys/devices/system/cpu/online")?;
-    refuse_absent("cpuset-mems", limits.cpuset_mems.as_deref(), "/sys/devices/system/node/online")
-}
-
-/// The kernel would refuse a processor or node that is not there with no more than "invalid argument".
-fn refuse_absent(flag: &str, wanted: Option<&str>, online: &str) -> Result<()> {
-    let Some(wanted) = wanted else { return Ok(()) };
-    let there = fs::read_to_string_if_exists(online.as_ref())?.unwrap_or_default();
-    let Some(absent) = first_absent(wanted, there.trim()) else { return Ok(()) };
-    Err(anyhow!("cannot use --{flag} {wanted}: there is no {absent}"))
-        .hint(format!("this machine has {}", there.trim()))
 }
 
 /// -v makes a missing source, --mount insists on it.

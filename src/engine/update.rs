@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{Engine, create, reap};
+use super::{Engine, checks, reap};
 use crate::error::ResultExt;
 use crate::fs;
 use crate::oci::runtime::LinuxResources;
@@ -26,7 +26,7 @@ pub struct Change {
 pub fn update(engine: &Engine, wanted: &str, change: &Change) -> Result<()> {
     let dir = engine.find(wanted)?;
     let about = || format!("cannot update {wanted}");
-    create::check_limits(&change.limits)?;
+    checks::check_limits(&change.limits)?;
     let is_alive = reap::decided(&engine.store, &dir).with_context(about)?.is_alive();
     let record = dir.record().with_context(about)?;
     if record.auto_remove && change.restart.is_some_and(|restart| !restart.is_no()) {

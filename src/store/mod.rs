@@ -26,6 +26,7 @@ pub mod partial;
 pub mod person;
 mod piecewise;
 pub mod pin;
+mod record;
 mod restart;
 pub mod rootfs;
 pub mod rotated;
@@ -92,17 +93,22 @@ impl Store {
         let is_noted = format::check(data)?;
         // It alone guards all: so a person who wants others to use the images opens this one directory to them, and
         // still nothing but what images are made of.
-        fs::create_dir_all(data, 0o700)?;
+        make_missing(data, 0o700)?;
         for dir in ["blobs", "blobs/sha256", "layers", "images"] {
-            fs::create_dir_all(&data.join(dir), 0o755)?;
+            make_missing(&data.join(dir), 0o755)?;
         }
         for dir in ["partial", "containers", "names", "ephemeral", "tmp"] {
-            fs::create_dir_all(&data.join(dir), 0o700)?;
+            make_missing(&data.join(dir), 0o700)?;
         }
         if !is_noted {
             format::note(data);
         }
         Ok(Store { data: data.to_owned(), ids, additional: Vec::new() })
+    }
+
+    /// The same, by whoever has opened it, for other ids: those of a user name space that was entered since.
+    pub fn with_ids(&self, ids: Ids) -> Store {
+        Store { ids, ..self.clone() }
     }
 
     /// Where to look for what is only read: our own store first.
@@ -117,6 +123,14 @@ impl Store {
     pub fn sync(&self) -> Result<()> {
         let dir = fs::open(&self.data)?;
         rustix::fs::syncfs(&dir).with_context(|| format!("cannot sync {}", self.data.display()))
+    }
+}
+
+/// Looks first: mkdir(2) would take the lock of the directory around it, that of a store which others use at this moment.
+fn make_missing(dir: &Path, mode: u32) -> Result<()> {
+    match fs::metadata(dir) {
+        Ok(Some(meta)) if meta.is_dir() => Ok(()),
+        _ => fs::create_dir_all(dir, mode),
     }
 }
 

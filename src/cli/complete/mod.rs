@@ -58,6 +58,7 @@ pub(super) fn answer(args: &[OsString], found: anyhow::Result<(Host, Config)>) -
         host,
         config,
         additional_stores: Vec::new(),
+        store: None,
         forward: None,
         // What is typed is only looked at.
         is_forward_seen: true,

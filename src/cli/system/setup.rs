@@ -8,7 +8,7 @@ use crate::cli::flags::value;
 use crate::cli::format::{Template, json as written};
 use crate::cli::run_flags::one;
 use crate::cli::{Session, out};
-use crate::engine::doctor;
+use crate::engine::{doctor, machine};
 
 pub(in crate::cli) fn args(command: Command) -> Command {
     command.arg(value("format", Some('f'), "TEMPLATE", "json or a Go template")).after_help(
@@ -20,7 +20,7 @@ pub(in crate::cli) fn setup(matches: &ArgMatches, session: &mut Session) -> Resu
     let mut engine = session.engine()?;
     let refused = doctor::enter(&mut engine.host);
     engine.store.ids.clone_from(&engine.host.ids);
-    let findings = doctor::examine(&doctor::facts(&engine, refused.as_ref())?);
+    let findings = doctor::examine(&machine::facts(&engine, refused.as_ref())?);
     let is_well = findings.iter().all(|f| f.is_well);
     let all: Vec<_> = findings
         .iter()
