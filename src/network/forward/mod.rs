@@ -2,8 +2,8 @@
 //! user's containers, and passes on what they say to the world and the world to them. No device, no privilege, no helper.
 //!
 //! The kernel does the protocols: TPROXY gives every connection that a container makes, whatever its address, to a socket of
-//! ours, which is joined to one in the host's network by splice(2). Measured against a TCP of our own over a packet socket
-//! (smoltcp), it is the faster one, and it has all of TCP. Three things need care:
+//! ours, which is joined to one in the host's network by splice(2). The other way, a TCP of our own over a packet socket
+//! (smoltcp), would have every byte copied in and out of our memory, and has no urgent data. Three things need care:
 //! - A listener would answer before the outside has. So the first packet of a connection is dropped by a rule, but heard by
 //!   a packet socket; it is put back on its way when the outside has answered, and refused if that refused (`connect`).
 //! - A published port's connection goes in from the client's own address (IP_TRANSPARENT; `publish`).
