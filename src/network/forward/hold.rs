@@ -224,8 +224,13 @@ impl Hold {
             return Ok(());
         }
         self.leads = leads;
-        // Without a forwarder they are led when the next one comes.
-        if self.socket.is_some() { self.tell_leads() } else { Ok(()) }
+        let told = if self.socket.is_some() { self.tell_leads() } else { Ok(()) };
+        if told.is_err() && self.socket.as_ref().is_none_or(|socket| has_ended(socket).unwrap_or(true)) {
+            // It was killed, which we would have heard in a moment. Without one they are led when the next one comes.
+            self.step();
+            return Ok(());
+        }
+        told
     }
 
     fn tell_leads(&self) -> Result<()> {
