@@ -184,8 +184,11 @@ pub fn kill_own(pid: i32, signal: Signal) {
 #[track_caller]
 pub fn wait_for_end(pid: i32) {
     let status = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let is_over =
-        || !status().lines().any(|l| l.starts_with("State:") && !l.contains('Z') && !l.contains('X'));
+    // Its first thread is seen dead while others still have its files.
+    let is_over = || {
+        !status().lines().any(|l| l.starts_with("State:") && !l.contains('Z') && !l.contains('X'))
+            && names(Path::new(&format!("/proc/{pid}/task"))).len() < 2
+    };
     crate::wait::until("the process's end", || is_over().then_some(()));
 }
 
