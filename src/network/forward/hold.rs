@@ -89,7 +89,9 @@ pub fn ensure(data: &Path, warn: &mut dyn FnMut(&str)) -> Result<(Hold, Given)> 
 /// Starts the user's forwarder again if it was killed and somebody still needs it; what is asked here costs next to nothing
 /// where it was not. To be called before a user name space is entered.
 pub fn heal(data: &Path, warn: &mut dyn FnMut(&str)) -> Result<Option<(Hold, Given)>> {
-    if is_missed(data)? && !is_there(data)? { ensure(data, warn).map(Some) } else { Ok(None) }
+    // A store that cannot be looked into is told of by whoever opens it.
+    let is_needed = is_missed(data).unwrap_or(false) && !is_there(data)?;
+    if is_needed { ensure(data, warn).map(Some) } else { Ok(None) }
 }
 
 /// The user's forwarder, if there is one.
