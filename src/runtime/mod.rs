@@ -112,7 +112,7 @@ pub struct CreateOptions {
     pub inner: Option<inner::Inner>,
     /// That name space is another container's.
     pub inner_of: Option<std::fs::File>,
-    /// It is to be joined to networks: [`create`] gets [`Inside`] for whom that does.
+    /// It is to be joined to networks: [`create()`] gets [`Inside`] for whom that does.
     pub is_joined: bool,
     /// Descriptors that its program gets besides the standard streams.
     pub preserved: preserved::Preserved,

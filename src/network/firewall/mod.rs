@@ -300,7 +300,7 @@ fn describe(a: &mut Attributes<'_>, set: &Set) {
     }
 }
 
-/// Whether all is there that [`assert`] makes, and the bridge is in it.
+/// Whether all is there that [`assert()`] makes, and the bridge is in it.
 pub fn is_whole(socket: &Socket, bridges: &[&str]) -> Result<bool> {
     let rules = rules::rules();
     let mut batch = Batch::new();
