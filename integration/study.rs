@@ -36,8 +36,10 @@ const SCRIPTS: [(&str, &str); 10] = [
 
 fn three_environments(s: &Sandbox) {
     needs!("root", "apt", "ip", "nft");
+    // Made where packages are to be had.
+    let image = images::debian_servers();
     own_host::enter();
-    s.dhow(["import", "-", "servers"]).stdin_file(images::debian_servers()).patiently().ok();
+    s.dhow(["import", "-", "servers"]).stdin_file(image).patiently().ok();
     for (name, text) in SCRIPTS {
         s.file(&format!("study/{name}"), text);
     }
