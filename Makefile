@@ -34,8 +34,9 @@ demo: build ## Build, make a root file system from a Debian package, run a conta
 prepare: ## Install what the tests need, or say what is missing
 	integration/prepare test
 
+# One test more at a time than there are processors: many of them wait for a disk or for a second to pass.
 test: prepare ## Run all tests (as root: also as users with and without subordinate ids)
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) + 1))} $(CARGO) test --locked
 
 check: ## Formatting, lints, documentation, floors, licences: what a change must pass before the tests
 	$(CARGO) fmt --check
