@@ -139,17 +139,17 @@ impl Guests {
         let Some(guest) = self.guests.get_mut(n) else { return Heard::Nothing };
         guest.tell();
         let mut bytes = vec![0; PACKET];
-        match rustix::net::recv(guest.socket.as_fd(), &mut bytes, RecvFlags::DONTWAIT) {
+        match guest.receive(&mut bytes) {
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) | Ok((0, _)) => guest.gone = true,
-            Ok((length, _)) if bytes[0] == TYPED => {
+            Err(_) | Ok(0) => guest.gone = true,
+            Ok(length) if bytes[0] == TYPED => {
                 bytes.truncate(length);
                 bytes.remove(0);
                 if guest.attached.as_ref().is_some_and(|attached| attached.stdin) {
                     return Heard::Typed(bytes);
                 }
             }
-            Ok((length, _)) => match serde_json::from_slice(&bytes[..length]) {
+            Ok(length) => match serde_json::from_slice(&bytes[..length]) {
                 Ok(control) => return Heard::Asked(control),
                 // Another version of ours, which will say that it was not understood.
                 Err(_) => guest.gone = true,
@@ -320,7 +320,7 @@ impl Guest {
             match rustix::net::send(self.socket.as_fd(), first, flags) {
                 Ok(_) => self.queued -= self.queue.pop_front().map_or(0, |sent| sent.len() - 1),
                 Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => return,
-                Err(_) => return self.gone = true,
+                Err(error) => return self.cannot_be_told(error),
             }
         }
         // The room is given back: one that lagged once costs nothing from then on.
@@ -341,10 +341,29 @@ impl Guest {
     /// told.
     fn takes(&mut self, message: &Control) -> bool {
         let Err(error) = self.socket.send(message, None) else { return true };
-        let is_full =
-            matches!(error.downcast_ref().copied(), Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS));
-        self.gone |= !is_full;
+        match error.downcast_ref().copied() {
+            Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => {}
+            Some(error) => self.cannot_be_told(error),
+            None => self.gone = true,
+        }
         false
+    }
+
+    /// One that has closed its end may have said something before, such as that it detaches: it is heard to its end.
+    fn cannot_be_told(&mut self, error: Errno) {
+        self.queue = VecDeque::new();
+        (self.queued, self.missing, self.end) = (0, 0, None);
+        self.gone |= !matches!(error, Errno::PIPE | Errno::CONNRESET);
+    }
+
+    fn receive(&self, bytes: &mut [u8]) -> rustix::io::Result<usize> {
+        loop {
+            match rustix::net::recv(self.socket.as_fd(), &mut *bytes, RecvFlags::DONTWAIT) {
+                // It closed with something unread: said once, in front of what it sent before (unix(7)).
+                Err(Errno::CONNRESET) => {}
+                other => return other.map(|(length, _)| length),
+            }
+        }
     }
 }
 
@@ -361,6 +380,22 @@ mod tests {
         drop(peer);
         guests.tell_end(0);
         guests.linger();
+        assert!(guests.guests.is_empty());
+    }
+
+    #[test]
+    fn one_that_leaves_with_output_unread_is_heard_to_its_end() {
+        let (socket, peer) = sync::pair().unwrap();
+        let mut guests = Guests { door: None, guests: vec![Guest::new(socket)] };
+        guests.attach(0, Attach { stdout: true, ..Attach::default() });
+        guests.show(Stream::Out, b"unread");
+        peer.send(&Control::Detach, None).unwrap();
+        drop(peer);
+        guests.show(Stream::Out, b"too late");
+        guests.forget_gone();
+        assert!(matches!(guests.hear(0), Heard::Asked(Control::Detach)));
+        assert!(matches!(guests.hear(0), Heard::Nothing));
+        guests.forget_gone();
         assert!(guests.guests.is_empty());
     }
 
