@@ -252,18 +252,24 @@ fn on_failure_kill(s: &Sandbox) {
 }
 
 fn on_failure_restart(s: &Sandbox) {
-    let script = "echo run; trap 'echo asked; exit 0' TERM; while :; do sleep 0.05; done";
-    start(s, &["--health-cmd", "test -e /well", "--health-on-failure", "restart"], script);
+    // It fails no sooner than the trap is set, and until it is made well, which no run of it may be there to hear.
+    let script =
+        "trap 'echo asked; rm /set; exit 0' TERM; echo run; touch /set; while :; do sleep 0.05; done";
+    let check = "test ! -e /set || test -e /well";
+    start(s, &["--health-cmd", check, "--health-on-failure", "restart"], script);
     wait::until("a second run", || s.dhow(["logs", "c1"]).ok().starts_with("run\nasked\nrun").then_some(()));
-    s.dhow(["exec", "c1", "touch", "/well"]).output();
+    wait::until("a run to make well", || {
+        (s.dhow(["exec", "c1", "touch", "/well"]).output().code == 0).then_some(())
+    });
     await_status(s, "healthy");
     s.dhow(["stop", "-t", "0", "c1"]).ok();
     assert_eq!(s.inspect("c1", "{{.State.Status}}"), "exited");
 }
 
 fn on_failure_stop(s: &Sandbox) {
-    let script = "trap 'echo asked; exit 9' TERM; while :; do sleep 0.05; done";
-    start(s, &["--health-cmd", "false", "--health-on-failure", "stop", "--restart", "always"], script);
+    let script = "trap 'echo asked; exit 9' TERM; touch /set; while :; do sleep 0.05; done";
+    let check = "test ! -e /set";
+    start(s, &["--health-cmd", check, "--health-on-failure", "stop", "--restart", "always"], script);
     assert_eq!(s.dhow(["wait", "c1"]).ok(), "9");
     assert_eq!(s.inspect("c1", "{{.State.Status}}"), "exited", "no policy starts it again");
 }

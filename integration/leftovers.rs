@@ -47,7 +47,7 @@ pub fn find(dir: &Path, ids: &BTreeSet<String>) -> Vec<Leftover> {
 /// Waits until nothing is left; what is, if the deadline passes. Ends may take a moment after the command's own.
 pub fn wait(dir: &Path, ids: &BTreeSet<String>) -> Vec<Leftover> {
     let mut left = Vec::new();
-    wait::within(Duration::from_secs(5), || {
+    wait::within(wait::SOON, || {
         left = find(dir, ids);
         left.is_empty().then_some(())
     });

@@ -218,7 +218,7 @@ fn dns(words: &[String]) -> String {
     said.join(" ")
 }
 
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 fn ask_udp(server: &str, query: &[u8]) -> std::io::Result<Vec<u8>> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
