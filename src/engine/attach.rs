@@ -224,7 +224,8 @@ pub fn follow(client: Client, signals: &Signals, stay: Stay) -> Result<Ended> {
             pump.output()?;
         }
         if woken.input && pump.typed()? {
-            control.send(&Control::Detach, None)?;
+            // It may be ending at this moment.
+            let _ = control.send(&Control::Detach, None);
             return Ok(Ended::Detached);
         }
         if woken.signal {
@@ -235,7 +236,7 @@ pub fn follow(client: Client, signals: &Signals, stay: Stay) -> Result<Ended> {
                         Control::Resize(rows, columns)
                     }
                     _ if !stay.sig_proxy => {
-                        control.send(&Control::Detach, None)?;
+                        let _ = control.send(&Control::Detach, None);
                         return Ok(Ended::Left(signal));
                     }
                     libc::SIGINT if last_int.is_some_and(|last| last.elapsed() < SECOND_INT) => {

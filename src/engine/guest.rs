@@ -139,7 +139,8 @@ impl Guest {
     fn hear(&mut self, events: Sink<'_>) -> Result<Heard> {
         let mut bytes = vec![0; 64 << 10];
         let length = match rustix::net::recv(self.socket.as_fd(), &mut bytes, RecvFlags::DONTWAIT) {
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Heard::More),
+            // Its supervisor ended with something of ours unread: said once, in front of its last words (unix(7)).
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => return Ok(Heard::More),
             Err(_) | Ok((0, _)) => return Ok(Heard::Nobody),
             Ok((length, _)) => length,
         };
@@ -189,5 +190,27 @@ impl Guest {
             // If it is gone we will hear so.
             _ => self.typed.clear(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::sync;
+
+    #[test]
+    fn a_supervisor_that_ends_with_typing_unread_is_heard_to_its_end() {
+        let (socket, supervisor) = sync::pair().unwrap();
+        let typed = vec![TYPED, b'x'];
+        let mut guest = Guest { socket, input: true, is_raw: false, keys: None, typed };
+        guest.pass_typed();
+        supervisor.send(&Control::Missing(1), None).unwrap();
+        supervisor.send(&Control::Exited(7), None).unwrap();
+        drop(supervisor);
+        let mut hear = || guest.hear(&mut |_| {}).unwrap();
+        assert!(matches!(hear(), Heard::More), "the reset");
+        assert!(matches!(hear(), Heard::More), "what is missing");
+        assert!(matches!(hear(), Heard::Exited(7)));
+        assert!(matches!(hear(), Heard::Nobody));
     }
 }

@@ -107,9 +107,19 @@ impl Guests {
         self.door.as_ref().map(AsFd::as_fd)
     }
 
-    /// Nobody comes in any more.
+    /// Nobody comes in any more. Who knocked before, to be told of the end, is to hear of it.
     pub fn close_door(&mut self) {
+        for _ in 0..MOST {
+            if !self.admit() {
+                break;
+            }
+        }
         self.door = None;
+        for n in 0..self.guests.len() {
+            if let Heard::Asked(Control::AwaitEnd) = self.hear(n) {
+                self.await_end(n);
+            }
+        }
     }
 
     /// What to wait for. Without `hears_typing`, those who type are not heard: what they typed before has not been taken
@@ -124,14 +134,15 @@ impl Guests {
         })
     }
 
-    /// Lets in who knocks.
-    pub fn admit(&mut self) {
+    /// Lets in who knocks; whether somebody did.
+    pub fn admit(&mut self) -> bool {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Some(door) = &self.door else { return };
-        let Ok(socket) = rustix::net::accept_with(door, flags) else { return };
+        let Some(door) = &self.door else { return false };
+        let Ok(socket) = rustix::net::accept_with(door, flags) else { return false };
         if self.guests.len() < MOST {
             self.guests.push(Guest::new(socket.into()));
         }
+        true
     }
 
     /// Tells a guest what it has to hear, and hears it, when poll(2) said that one of them can be done.
@@ -397,6 +408,16 @@ mod tests {
         assert!(matches!(guests.hear(0), Heard::Nothing));
         guests.forget_gone();
         assert!(guests.guests.is_empty());
+    }
+
+    #[test]
+    fn one_that_came_in_the_last_moment_hears_of_the_end() {
+        let (socket, peer) = sync::pair().unwrap();
+        let mut guests = Guests { door: None, guests: vec![Guest::new(socket)] };
+        peer.send(&Control::AwaitEnd, None).unwrap();
+        guests.close_door();
+        guests.tell_end(7);
+        assert!(matches!(peer.receive::<Control>().unwrap(), Some((Control::Exited(7), _))));
     }
 
     #[test]

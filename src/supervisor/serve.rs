@@ -85,7 +85,8 @@ pub fn run(path: &Path) -> Result<()> {
     match started {
         Ok(running) => {
             let _ = rustix::process::set_parent_process_death_signal(None);
-            let pid = running.pid;
+            // A command that went away meanwhile is met by the loop.
+            let _ = control.send(&Control::Started(running.pid), None);
             let guests = Guests::open(&dir);
             let control = Some(control);
             let mut supervised = Supervised {
@@ -104,11 +105,6 @@ pub fn run(path: &Path) -> Result<()> {
                 life: Life::default(),
             };
             supervised.begin_run(running);
-            // Who hears of it finds it in the journal, with its door open and its health begun. A command that went away
-            // meanwhile is met by the loop.
-            if let Some(control) = &supervised.control {
-                let _ = control.send(&Control::Started(pid), None);
-            }
             supervised.serve()
         }
         Err(error) => {
@@ -268,7 +264,7 @@ impl Supervised {
                 _ if !woken => {}
                 (Source::Init, Some(running)) => return running.init.wait().map(Turn::Ended),
                 (Source::Control, _) => self.control_step(),
-                (Source::Door, _) => self.guests.admit(),
+                (Source::Door, _) => drop(self.guests.admit()),
                 (Source::Guest(n), _) => self.guest_step(*n),
                 (Source::Check, _) => self.check_ended(),
                 (Source::Port, _) => self.joined.iter_mut().for_each(Joined::step),
