@@ -28,7 +28,7 @@ pub fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// One request: its status, and whether the connection can go on. Bytes are reported as they go out, so that a
+/// One request: its status, and whether the connection can go on. Bytes are reported when they go out, so that a
 /// client's death in between loses no count.
 fn one(
     shared: &Shared,
@@ -135,8 +135,9 @@ fn write_body(
         if let Some(flip) = deed.flip.filter(|flip| (at..end).contains(flip)) {
             buffer[(flip - at) as usize] ^= 1;
         }
-        writer.write_all(&buffer)?;
+        // Written down first: who has read the last byte may look at the record before this thread runs again.
         sent(end - at);
+        writer.write_all(&buffer)?;
         at = end;
     }
     Ok(cut.is_none_or(|cut| cut > total))

@@ -5,7 +5,6 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
-use std::time::Duration;
 
 use crate::sandbox::{NONE, Sandbox};
 use crate::wait;
@@ -158,7 +157,7 @@ fn tail_and_follow(s: &Sandbox) {
     });
     let mut lines = BufReader::new(follow.child.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!([lines.next().unwrap(), lines.next().unwrap()], ["4", "5"]);
-    s.dhow(["exec", "c1", "touch", "/go"]).ok();
+    s.let_go("c1", "/go");
     assert_eq!(lines.collect::<Vec<_>>(), ["end"]);
     assert_eq!(follow.code(), 0);
 }
@@ -176,7 +175,7 @@ fn none_says_so(s: &Sandbox) {
 
 fn syslog_by_udp(s: &Sandbox) {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    server.set_read_timeout(Some(wait::SOON)).unwrap();
     let address = format!("syslog-address=udp://{}", server.local_addr().unwrap());
     let flags = ["--log-driver", "syslog", "--log-opt", &address, "--log-opt", "syslog-format=rfc5424"];
     let id = s.detached(flags, ["sh", "-c", "echo out; echo err >&2"]);
@@ -229,10 +228,10 @@ fn syslog_by_tcp(s: &Sandbox) {
 }
 
 fn a_syslog_that_is_not_there(s: &Sandbox) {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let address = format!("syslog-address=tcp://{unused}");
+    // A port that the kernel gives to nobody who asks for any.
+    let address = "syslog-address=tcp://127.0.0.1:1";
     let out =
-        s.dhow(["run", "--rm", "--log-driver", "syslog", "--log-opt", &address, "busybox", "true"]).output();
+        s.dhow(["run", "--rm", "--log-driver", "syslog", "--log-opt", address, "busybox", "true"]).output();
     out.complains("cannot log to syslog").expect("an error", |o| o.code == 125);
     s.assert_nothing_left();
 }
@@ -258,7 +257,7 @@ fn journald(s: &Sandbox) {
     let journal = s.subdir("run/systemd/journal").join("socket");
     let server = UnixDatagram::bind(&journal).unwrap();
     std::fs::set_permissions(&journal, std::fs::Permissions::from_mode(0o666)).unwrap();
-    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    server.set_read_timeout(Some(wait::SOON)).unwrap();
     let script = format!("mount --bind {} /run && exec \"$@\"", run.display());
     let flags =
         ["--rm", "--name", "c1", "--label", "tier=a", "--log-opt", "labels=tier", "--log-driver", "journald"];

@@ -61,7 +61,7 @@ fn what_works_on_a_paused_one(s: &Sandbox) {
     s.detached(["--name", "d"], ["sh", "-c", "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"]);
     wait::until("the trap", || s.dhow(["logs", "d"]).ok().contains("ready").then_some(()));
     s.dhow(["pause", "d"]).ok();
-    s.dhow(["stop", "-t", "20", "d"]).ok();
+    s.dhow(["stop", "-t", "1000", "d"]).ok();
     assert_eq!(s.inspect("d", "{{.State.ExitCode}}"), "6", "it is asked, and let go on to answer");
     // Its supervisor is killed: what was frozen is dead all the same, and ps says so.
     paused("e");

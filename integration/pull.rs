@@ -1,7 +1,7 @@
 //! `pull`, and what run and create pull: what is said, under which names it is known, which image of several, when the
 //! registry is asked and when it is not. Registries that fail are in `registry_bad_days`, deaths in `registry_deaths`.
 
-use crate::hostile_registry::{Deed, Hostile};
+use crate::hostile_registry::{Deed, Gate, Hostile};
 use crate::image_made::{Image, Layer, OCI_INDEX, Packing};
 use crate::sandbox::Sandbox;
 use crate::terminal::Terminal;
@@ -308,14 +308,16 @@ fn bars_on_a_terminal(s: &Sandbox) {
     let registry = Hostile::start();
     let image = Image::small(1, 3, 100_000);
     registry.put("bars", "v1", &image);
-    registry.behave(|r| match r.is_blob() {
-        true => Deed::drip(4096, std::time::Duration::from_millis(10)),
-        false => Deed::serve(),
-    });
+    let (gate, layer) = (Gate::default(), image.layers[0].clone());
+    let held = gate.clone();
+    // One stays half way until it was seen so; the ends of the others are drawn in any case, and all bars with them.
+    registry
+        .behave(move |r| if r.is_of(&layer) { Deed::gate(layer.len() / 2, &held) } else { Deed::serve() });
     let mut terminal = Terminal::start(s.dhow(["pull", &registry.name("bars:v1")]), 24, 100);
     terminal.expect("v1: Pulling from bars");
     terminal.expect("Downloading");
     terminal.expect("[=");
+    gate.open();
     terminal.expect("Status: Downloaded newer image");
     assert_eq!(terminal.code(), 0);
 }

@@ -164,6 +164,14 @@ impl Sandbox {
         id
     }
 
+    /// Makes a file that the container's program waits for. It may end at the sight of it, and the command that made the
+    /// file with it, which has not ended by itself yet.
+    #[track_caller]
+    pub fn let_go(&self, name: &str, file: &str) {
+        let out = self.dhow(["exec", name, "touch", file]).output();
+        assert!([0, 137].contains(&out.code), "{}", out.report());
+    }
+
     /// One value of `dhow inspect --format`.
     #[track_caller]
     pub fn inspect(&self, name: &str, format: &str) -> String {

@@ -53,7 +53,7 @@ fn codes_in_order(s: &Sandbox) {
     s.detached(["--name", "two"], ["sh", "-c", "exit 6"]);
     s.dhow(["create", "--name", "three", "busybox", "true"]).ok();
     let both = waiting(s, &["one", "two", "three"]);
-    s.dhow(["exec", "one", "touch", "/go"]).ok();
+    s.let_go("one", "/go");
     assert_eq!(result(both), "4\n6\n0");
     assert_eq!(s.dhow(["container", "wait", "one"]).ok(), "4");
 }
@@ -64,7 +64,7 @@ fn one_that_goes_when_it_ends(s: &Sandbox) {
     let until_end = waiting(s, &["one"]);
     let until_gone = waiting(s, &["--condition", "removed", "one"]);
     [&until_end, &until_gone].into_iter().for_each(|waiting| await_watching(waiting, true));
-    s.dhow(["exec", "one", "touch", "/go"]).ok();
+    s.let_go("one", "/go");
     assert_eq!(result(until_end), "7", "the code of one that is gone by now");
     assert_eq!(result(until_gone), "7");
 }
