@@ -16,7 +16,7 @@ use crate::user::Account;
 use crate::wait;
 
 /// No single command of a test takes this long, unless it hangs or says otherwise.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A command to run.
 pub struct Cmd {
@@ -93,7 +93,7 @@ impl Cmd {
 
     /// Lets it take longer than a command should.
     pub fn patiently(mut self) -> Cmd {
-        self.deadline = 15 * DEADLINE;
+        self.deadline = 5 * DEADLINE;
         self
     }
 

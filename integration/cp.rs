@@ -83,7 +83,13 @@ fn what_lands_where_in_a_container(s: &Sandbox) {
     s.file("d/x", "x");
     symlink("f", s.work.join("l")).unwrap();
     symlink("d", s.work.join("ld")).unwrap();
-    s.detached(["--name", "c"], ["sh", "-c", "ln -s nowhere /dangling; ln -s /tmp /t; sleep 1000"]);
+    s.detached(
+        ["--name", "c"],
+        ["sh", "-c", "ln -s nowhere /dangling; ln -s /tmp /t; touch /ok; sleep 1000"],
+    );
+    crate::wait::until("the links", || {
+        (s.dhow(["exec", "c", "test", "-e", "/ok"]).output().code == 0).then_some(())
+    });
     let check = |from: &str, to: &str, script: &str| {
         cp(s, from, &format!("c:{to}"));
         s.dhow(["exec", "c", "sh", "-c", script]).ok();

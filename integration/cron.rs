@@ -66,7 +66,7 @@ impl Cron {
     /// Returns when all jobs that were started are over, mails and all, and at least this many ended.
     pub fn await_jobs(&self, ended: &[PathBuf]) {
         for path in ended {
-            wait::within(Duration::from_secs(100), || path.exists().then_some(()))
+            wait::within(Duration::from_secs(300), || path.exists().then_some(()))
                 .unwrap_or_else(|| panic!("{} never came; mails: {:?}", path.display(), self.mails()));
         }
         let pid = self.daemon.child.id();

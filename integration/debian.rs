@@ -83,6 +83,7 @@ fn apt_get_install(s: &Sandbox) {
     let mount = format!("{}:/host-apt:ro", sources.display());
     let script = "export DEBIAN_FRONTEND=noninteractive
         cp -f /host-apt/apt.conf.d/*proxy* /etc/apt/apt.conf.d/ 2>/dev/null || true
+        echo 'Acquire::Retries \"5\";' > /etc/apt/apt.conf.d/99retries
         apt-get update -qq >&2
         apt-get install -y -qq --no-install-recommends file uuid-runtime >&2
         file -b /bin/bash | cut -d, -f1

@@ -64,7 +64,7 @@ impl Guest {
             disk: Some(&disk),
             modules: &["overlay"],
             cut_at,
-            deadline: Duration::from_secs(300),
+            deadline: Duration::from_secs(900),
         };
         Console(vm.run(&format!("chmod 666 /dev/null /dev/zero /dev/full /dev/*random /dev/tty\n{script}")))
     }

@@ -157,6 +157,7 @@ fn make_debian(tar: &Path, packages: &str, flags: &[String]) {
     }
     let made = command
         .args(["--variant=minbase", &format!("--include={packages}"), "--quiet"])
+        .arg("--aptopt=Acquire::Retries \"5\"")
         .args(flags)
         .args(["--setup-hook=mkdir -p \"$1/etc/apt/apt.conf.d\"; cp /etc/apt/apt.conf.d/*proxy* \"$1/etc/apt/apt.conf.d\" 2>/dev/null || true"])
         .arg("bookworm")

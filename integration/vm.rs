@@ -15,6 +15,9 @@ const BUSYBOX: &str = "/bin/busybox";
 /// The last line of a script that ran to its end.
 const END: &str = "vm: end of script";
 
+/// A machine that got no time from a busy host is not to tell of it, in emergency's voice, in the middle of a script's words.
+const NO_WATCHDOGS: &str = "nowatchdog nosoftlockup workqueue.watchdog_thresh=0";
+
 /// (emulator, its machine options, the kernel's name of the serial console).
 const MACHINE: (&str, &[&str], &str) = if cfg!(target_arch = "aarch64") {
     ("qemu-system-aarch64", &["-machine", "virt", "-cpu", "max"], "ttyAMA0")
@@ -93,7 +96,9 @@ impl Vm<'_> {
             .arg(image)
             .args([
                 "-append",
-                &format!("console={serial} loglevel=1 panic=-1 cgroup_no_v1=all mitigations=off"),
+                &format!(
+                    "console={serial} loglevel=1 panic=-1 cgroup_no_v1=all mitigations=off {NO_WATCHDOGS}"
+                ),
             ]);
         if let Some(disk) = self.disk {
             command.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How long anything that should happen soon may take on a busy machine.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// Asks `condition` until it gives a value; panics with `what` when the deadline passes.
 #[track_caller]

@@ -6,7 +6,7 @@ use super::{Engine, port, reap};
 use crate::endpoint::Network;
 use crate::spec::options::Mount;
 use crate::store::container::{self, ContainerDir, Record, Source, Status};
-use crate::store::health;
+use crate::store::health::{self, Health};
 
 /// A container as `ps` sees it.
 #[derive(Debug, Clone)]
@@ -123,7 +123,10 @@ pub fn list(engine: &Engine) -> Result<Vec<Listed>> {
         let command = command_of(&dir, &record);
         let is_checked =
             status.is_alive() && record.healthcheck.as_ref().is_some_and(|c| c.command().is_some());
-        let health = if is_checked { health::read(&dir).map(|health| health.status) } else { None };
+        // One that has just begun to run may not have it written down yet.
+        let none_yet = || status.run().map(|_| Health::default());
+        let health = if is_checked { health::read(&dir).or_else(none_yet) } else { None };
+        let health = health.map(|health| health.status);
         let ports = if status.run().is_some() { port::listed(&engine.store, &record) } else { Vec::new() };
         all.push(Listed { record, status, command, health, ports });
     }

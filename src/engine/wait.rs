@@ -63,7 +63,8 @@ pub struct Waiter {
     wanted: String,
     dir: ContainerDir,
     conditions: Vec<Condition>,
-    began: Timestamp,
+    /// When it had ended when the wait began, if it had. The clock may be set meanwhile: another moment is another end.
+    ended_before: Option<Timestamp>,
     watch: Watch,
     /// The supervisor, which tells of the end, and whose own end is told by the kernel.
     supervisor: Option<(Socket, Option<OwnedFd>)>,
@@ -86,9 +87,13 @@ impl Waiter {
         }
         let watch = Watch::new()?;
         watch.add(&dir.path)?;
-        let (conditions, began) = (conditions.to_vec(), Timestamp::now());
+        let ended_before = match dir.status() {
+            Ok(Status::Exited(exit) | Status::Starting(Some(exit))) => Some(exit.finished_at),
+            _ => None,
+        };
+        let (wanted, conditions) = (wanted.to_owned(), conditions.to_vec());
         let mut waiter =
-            Waiter { wanted: wanted.to_owned(), dir, conditions, began, watch, supervisor: None, told: None };
+            Waiter { wanted, dir, conditions, ended_before, watch, supervisor: None, told: None };
         waiter.reach_supervisor(engine)?;
         Ok(waiter)
     }
@@ -145,7 +150,7 @@ impl Waiter {
         };
         // Between the look at the files and this, the program may have ended and been noted.
         let ended_since = match status {
-            Some(Status::Exited(exit)) if exit.finished_at > self.began => Some(exit.code),
+            Some(Status::Exited(exit)) if Some(exit.finished_at) != self.ended_before => Some(exit.code),
             None => code_of_end,
             _ => None,
         };
@@ -197,12 +202,14 @@ impl Waiter {
         let Some((socket, pidfd)) = &self.supervisor else { return };
         let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Before the look at what it said: its last words are there then, if there are any.
+        let has_ended = pidfd.as_ref().is_some_and(reap::has_ended);
         if rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0) {
             if let Ok(Some((Control::Exited(code), _))) = socket.receive::<Control>() {
                 self.told = Some(code);
             }
             self.supervisor = None;
-        } else if pidfd.as_ref().is_some_and(reap::has_ended) {
+        } else if has_ended {
             self.supervisor = None;
         }
     }

@@ -51,7 +51,7 @@ impl Backoff {
 }
 
 impl Supervised {
-    /// Takes a run over that has just begun, after the last words of its command are said: nobody waits for what this costs.
+    /// Takes a run over that has just begun, and tells the journal.
     pub fn begin_run(&mut self, running: Running) {
         self.running = Some(running);
         self.life.began = Some(Instant::now());

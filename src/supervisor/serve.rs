@@ -85,8 +85,7 @@ pub fn run(path: &Path) -> Result<()> {
     match started {
         Ok(running) => {
             let _ = rustix::process::set_parent_process_death_signal(None);
-            // A command that went away meanwhile is met by the loop.
-            let _ = control.send(&Control::Started(running.pid), None);
+            let pid = running.pid;
             let guests = Guests::open(&dir);
             let control = Some(control);
             let mut supervised = Supervised {
@@ -105,6 +104,11 @@ pub fn run(path: &Path) -> Result<()> {
                 life: Life::default(),
             };
             supervised.begin_run(running);
+            // Who hears of it finds it in the journal, with its door open and its health begun. A command that went away
+            // meanwhile is met by the loop.
+            if let Some(control) = &supervised.control {
+                let _ = control.send(&Control::Started(pid), None);
+            }
             supervised.serve()
         }
         Err(error) => {

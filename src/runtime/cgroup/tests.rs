@@ -457,7 +457,7 @@ fn v2_in_a_virtual_machine() {
         su user -c "/test runtime::cgroup::tests::live_pids --nocapture"
     "#;
     let me = std::env::current_exe().unwrap();
-    let console = vm::run_in_vm(&[(me, "/test")], script, Duration::from_secs(300));
+    let console = vm::run_in_vm(&[(me, "/test")], script, Duration::from_secs(900));
     say(&console);
     let part = |name: &str| {
         let start = console.find(&format!("== {name}\n")).unwrap_or_else(|| panic!("no part {name}"));
