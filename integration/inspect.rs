@@ -16,6 +16,7 @@ for_each_user!(
     sizes,
     other_types,
     what_is_executed,
+    restarts_are_counted_in_order,
 );
 
 fn inspect(s: &Sandbox, args: &[&str]) -> Value {
@@ -311,6 +312,21 @@ fn other_types(s: &Sandbox) {
     typed("teapot", "both").exits(1).complains("teapot");
     let out = s.dhow(["inspect", "No/Name", "none"]).output().exits(1).complains("no such object");
     assert!(out.text().contains("\"none\""), "{}", out.report());
+}
+
+/// What is said of a container at one moment is of one run.
+fn restarts_are_counted_in_order(s: &Sandbox) {
+    s.detached(["--name", "c1", "--restart", "always"], ["false"]);
+    let mut last = (0, false);
+    crate::wait::until("five runs", || {
+        let seen = s.inspect("c1", "{{.RestartCount}} {{.State.Status}}");
+        let (count, status) = seen.split_once(' ').unwrap();
+        // The one that is waited for counts, before it runs.
+        let now = (count.parse::<u32>().unwrap(), status == "running");
+        assert!(now >= last, "{now:?} after {last:?}");
+        last = now;
+        (now.0 > 5).then_some(())
+    });
 }
 
 fn what_is_executed(s: &Sandbox) {

@@ -33,7 +33,10 @@ pub fn inspect(engine: &Engine, wanted: &str, with_size: bool) -> Result<Value> 
     };
     let file = |name: &str| dir.file(name).display().to_string();
     // What it was the last time; before the first, what is tried first.
-    let last = dir.last_state()?;
+    let last = match status.state() {
+        Some(state) => Some(state.clone()),
+        None => dir.last_state()?,
+    };
     let driver = last.as_ref().map_or("overlay", |state| state.driver.as_str());
     // As docker counts: the one that is waited for, too.
     let pending = u32::from(matches!(status, Status::Restarting(..)));

@@ -109,6 +109,18 @@ impl Status {
         }
     }
 
+    /// The notes that it was derived from, where they say more than that there are none or old ones: those that are read a
+    /// moment later may be of another run.
+    pub fn state(&self) -> Option<&State> {
+        match self {
+            Status::Running(state)
+            | Status::Paused(state)
+            | Status::Restarting(state, _)
+            | Status::Dead(state) => Some(state),
+            Status::Created | Status::Starting(_) | Status::Exited(_) => None,
+        }
+    }
+
     /// Docker's word for it.
     pub fn word(&self) -> &'static str {
         match self {
