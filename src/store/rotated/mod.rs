@@ -20,6 +20,8 @@ use part::Part;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 128 << 10;
+/// So often it is looked for new files while they are rotated all the time.
+const LOOKS: u32 = 100;
 
 /// The name of the file that was rotated `n` times.
 pub fn numbered(path: &Path, n: u32) -> PathBuf {
@@ -100,31 +102,33 @@ impl Lines {
         Ok(())
     }
 
-    /// Opens what came since the last look. Newest first, so that a rotation in between shows a file twice, and never
-    /// hides one.
+    /// Opens what came since the last look.
     fn find_new(&mut self) -> Result<()> {
+        self.find_new_by(&mut part_at)
+    }
+
+    /// Newest first, so that a rotation in between shows a file twice, and never hides one. After two of them a newer one
+    /// would follow an older one: then it is looked again.
+    fn find_new_by(&mut self, part_at: &mut dyn FnMut(&Path, u32) -> Result<Option<Part>>) -> Result<()> {
         let newest = self.parts.last().map(|part| part.identity);
-        let mut found = Vec::new();
-        for n in 0..self.n_files.max(1) {
-            let path = numbered(&self.path, n);
-            if n == 0 && newest.is_some() && identity(&path)? == newest {
+        let mut found: Vec<Part> = Vec::new();
+        for _ in 0..LOOKS {
+            let first = identity(&self.path)?;
+            if newest.is_some() && first == newest {
                 return Ok(());
             }
-            // It may be renamed, or go, between the look and the opening. One that is compressed is there before the
-            // other goes.
-            let part = match identity(&path)?.and_then(|_| fs::open(&path).ok()) {
-                Some(file) => Part::of(file, &path)?,
-                None => {
-                    let path = packed::name(&path);
-                    let Some(file) = fs::open(&path).ok().filter(|_| n > 0) else { continue };
-                    Part::packed(file, &path)?
+            found.clear();
+            for n in 0..self.n_files.max(1) {
+                let Some(part) = part_at(&self.path, n)? else { continue };
+                if self.parts.last().is_some_and(|newest| newest.is(&part)) {
+                    break;
                 }
-            };
-            if self.parts.last().is_some_and(|newest| newest.is(&part)) {
-                break;
+                if !found.iter().any(|p: &Part| p.is(&part)) {
+                    found.push(part);
+                }
             }
-            if !found.iter().any(|p: &Part| p.is(&part)) {
-                found.push(part);
+            if identity(&self.path)? == first {
+                break;
             }
         }
         let known = |part: &Part| self.parts.iter().any(|p| p.is(part));
@@ -132,6 +136,18 @@ impl Lines {
         self.parts.extend(found.into_iter().rev());
         Ok(())
     }
+}
+
+/// What was rotated `n` times, if it is there: it may be renamed, or go, between the look and the opening. One that is
+/// compressed is there before the other goes.
+fn part_at(path: &Path, n: u32) -> Result<Option<Part>> {
+    let path = numbered(path, n);
+    if let Some(file) = identity(&path)?.and_then(|_| fs::open(&path).ok()) {
+        return Part::of(file, &path).map(Some);
+    }
+    let path = packed::name(&path);
+    let Some(file) = fs::open(&path).ok().filter(|_| n > 0) else { return Ok(None) };
+    Part::packed(file, &path).map(Some)
 }
 
 type Identity = (u64, u64);
@@ -186,6 +202,31 @@ mod tests {
         late.skip().unwrap();
         add("6\n");
         assert_eq!(new_lines(&mut late), ["6"]);
+        fs::remove_tree(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn files_are_in_order_whatever_is_rotated_meanwhile() {
+        let path = scratch("meanwhile");
+        let add = |text: &str| fs::append(&path, 0o600).unwrap().write_all(text.as_bytes()).unwrap();
+        let mut lines = Lines::new(&path, 9);
+        add("1\n");
+        rotate(&path, 9).unwrap();
+        add("2\n");
+        let mut opened = 0;
+        lines
+            .find_new_by(&mut |path, n| {
+                let part = part_at(path, n);
+                opened += 1;
+                // Two rotations after the first look: what was not there then is where the second one looks.
+                for text in ["3\n", "4\n"].iter().filter(|_| opened == 1) {
+                    rotate(path, 9).unwrap();
+                    add(text);
+                }
+                part
+            })
+            .unwrap();
+        assert_eq!(new_lines(&mut lines), ["1", "2", "3", "4"]);
         fs::remove_tree(path.parent().unwrap()).unwrap();
     }
 
