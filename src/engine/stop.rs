@@ -50,9 +50,10 @@ pub fn kill(engine: &Engine, wanted: &str, signal: i32) -> Result<()> {
         stay_down(&dir, &record).with_context(about)?;
     }
     let Some(init) = container::open_process(state.init) else { return Ok(()) };
-    send(&init, signal).with_context(about)?;
+    // Told before: the supervisor tells of the end at once.
     let killed = Event::of_container(&record, "kill").with("signal", signal.to_string());
     journal::note(&engine.store, &killed);
+    send(&init, signal).with_context(about)?;
     if is_meant_to_end && matches!(status, Status::Paused(_)) {
         // What is stopped cannot end.
         supervisor::ask_now(&dir, &Control::Resume).with_context(about)?;
