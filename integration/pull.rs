@@ -310,9 +310,13 @@ fn bars_on_a_terminal(s: &Sandbox) {
     registry.put("bars", "v1", &image);
     let (gate, layer) = (Gate::default(), image.layers[0].clone());
     let held = gate.clone();
-    // One stays half way until it was seen so; the ends of the others are drawn in any case, and all bars with them.
-    registry
-        .behave(move |r| if r.is_of(&layer) { Deed::gate(layer.len() / 2, &held) } else { Deed::serve() });
+    // One comes slowly, for what comes at once is not drawn, and stays half way until it was seen.
+    let half = move || Deed {
+        gate: Deed::gate(layer.len() / 2, &held).gate,
+        ..Deed::drip(4096, std::time::Duration::from_millis(10))
+    };
+    let slow = image.layers[0].clone();
+    registry.behave(move |r| if r.is_of(&slow) { half() } else { Deed::serve() });
     let mut terminal = Terminal::start(s.dhow(["pull", &registry.name("bars:v1")]), 24, 100);
     terminal.expect("v1: Pulling from bars");
     terminal.expect("Downloading");
