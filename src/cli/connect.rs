@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Arg, ArgMatches, Command};
 
 use super::flags::{each, list, many, names, switch, value};
-use super::network_flags::{address, alias, link, mac};
+use super::network_values::{address, alias, link, mac};
 use super::run_flags::one;
 use super::{Session, out};
 use crate::endpoint::Endpoint;

@@ -38,6 +38,7 @@ mod namespace_flags;
 mod network;
 mod network_alias;
 mod network_flags;
+mod network_values;
 mod out;
 mod parse;
 mod pause;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::flags::{each, list, many, names, of_flag, switch, value};
 use super::format::filter::{Filters, Patterns};
 use super::format::{self, Template, headers, json as text, quote};
-use super::network_flags::address;
+use super::network_values::address;
 use super::prompt::confirm;
 use super::run_flags::one;
 use super::{Session, out, parse, zone};

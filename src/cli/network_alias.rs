@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::Session;
 use super::flags::{exclude, many, switch};
-use super::network_flags;
+use super::network_values;
 use super::run_flags::one;
 use crate::engine::network_alias::{self, Change};
 
@@ -26,7 +26,7 @@ pub(super) fn verb(matches: &ArgMatches, session: &mut Session) -> Result<u8> {
         (_, true) => Change::Remove,
         _ => Change::Move,
     };
-    let name = |text: &&str| network_flags::alias(text).map_err(|e| anyhow!("cannot use the alias: {e}"));
+    let name = |text: &&str| network_values::alias(text).map_err(|e| anyhow!("cannot use the alias: {e}"));
     let aliases = many(matches, "alias").iter().map(name).collect::<Result<Vec<String>>>()?;
     let (network, container) = (one(matches, "network"), one(matches, "container"));
     let (network, container) = (network.unwrap_or_default(), container.unwrap_or_default());
